@@ -1,0 +1,165 @@
+"""Which kernel, which tiles, and why the others were refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import jax
+import numpy as np
+
+from . import dense, pallas_triton, scalarize, xla
+from .description import Description
+from .pairs import nothing
+from .reduction import trace
+
+KERNELS = {k.name: k for k in (pallas_triton, xla, dense)}
+GPU = ("cuda", "rocm")
+
+# One core's second-level cache, in bytes: what a tile of i and its accumulators should fit in.
+CACHE = 1 << 20
+# Scalar operations that one unrolled loop body may hold: beyond it, compile time grows faster than speed.
+UNROLLED = 1024
+# Scalar operations on one pair beyond which features are no longer unrolled.
+SCALARS = 512
+
+
+class UnsupportedError(ValueError):
+    """The kernel that was asked for cannot run this reduction; the text says why and what to do."""
+
+
+@dataclasses.dataclass(frozen=True)
+class XlaPlan:
+    """Tiles of the `xla` kernel."""
+
+    shape: Literal["lanes", "block"]
+    tile_i: int
+    tile_j: int = 0  # block: pairs of one row that are held at once
+    unroll: int = 1  # lanes: j's written out in the loop body
+    segments: int = 1  # lanes: parts of j that run side by side where i alone is too short
+    group: int = 256  # lanes: chunks that are summed before they meet the total
+    problems: int | None = None  # batch: problems that are vectorised together
+    reason: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """The choice made for one description on one platform."""
+
+    kernel: str
+    tiles: Any
+    platform: str
+    operations: int | None  # scalar operations on one pair
+    refused: tuple[tuple[str, str], ...]  # (kernel, reason)
+
+    def lower(self, desc: Description) -> Callable[..., Sequence[jax.Array]]:
+        """A JAX function of the arrays of the description."""
+        empty = [s for s in (desc.m, desc.n, *desc.batch) if isinstance(s, int) and s == 0]
+        return nothing(desc) if empty else KERNELS[self.kernel].lower(desc, self.tiles)
+
+
+@functools.lru_cache(maxsize=1024)
+def operations(desc: Description) -> int | str:
+    """Scalar operations on one pair, or why its features cannot be held as scalars."""
+    try:
+        total = scalarize.count(desc.pair.jaxpr)
+        values = trace(desc.reduction, tuple((v.shape, v.dtype) for v in desc.pair.out_avals), desc.index_dtype)
+        total += scalarize.count(values.fold(1))
+        if total <= 4 * SCALARS:
+            jax.eval_shape(lambda: _dry_run(desc))  # finds indices that depend on the data
+        return total
+    except scalarize.Unsupported as error:
+        return str(error)
+
+
+def _dry_run(desc: Description) -> None:
+    args = []
+    for aval in desc.pair.in_avals:
+        one = jax.numpy.zeros((), aval.dtype)
+        args.append(scalarize.tiles(aval.shape, [one] * math.prod(aval.shape)))
+    scalarize.evaluate(desc.pair.jaxpr, args)
+
+
+def plan(desc: Description, platform: str) -> Plan:
+    """Choose a kernel for a platform ("cpu", "cuda", "rocm", "tpu"), or refuse with the reason."""
+    cost = operations(desc)
+    number = cost if isinstance(cost, int) else None
+    refused: list[tuple[str, str]] = []
+    if desc.backend is not None:
+        kernel = KERNELS[desc.backend]
+        if (reason := kernel.supports(desc, platform)) is not None:
+            raise UnsupportedError(
+                f"backend={desc.backend!r} cannot run this reduction on {platform}: {reason}. "
+                "Leave backend=None to let the planner choose a kernel that can."
+            )
+        return Plan(desc.backend, _tiles(desc, desc.backend, cost), platform, number, ())
+    if platform in GPU:
+        reason = pallas_triton.supports(desc, platform)
+        if reason is None:
+            return Plan("pallas-triton", _tiles(desc, "pallas-triton", cost), platform, number, ())
+        refused.append(("pallas-triton", reason))
+    else:
+        refused.append(("pallas-triton", f"it is for {' and '.join(GPU)}, not {platform}"))
+    refused.append(("dense", "it holds all pairs in memory, so it runs only when asked for"))
+    return Plan("xla", _tiles(desc, "xla", cost), platform, number, tuple(refused))
+
+
+def _tiles(desc: Description, kernel: str, cost: int | str) -> Any:
+    if kernel == "xla":
+        return plan_xla(desc, cost)
+    if kernel == "pallas-triton":
+        return pallas_triton.plan(desc)
+    return None
+
+
+def plan_xla(desc: Description, cost: int | str) -> XlaPlan:
+    """Tiles from sizes, features and formula cost."""
+    if isinstance(cost, str):
+        return _block(desc, cost)
+    if desc.reduction.prefers_block:
+        return _block(desc, "the reduction selects among many values at once")
+    if cost > SCALARS:
+        return _block(desc, f"{cost} operations on one pair are too many to unroll")
+    traced = trace(desc.reduction, tuple((v.shape, v.dtype) for v in desc.pair.out_avals), desc.index_dtype)
+    own = [a for a, r in zip(desc.pair.in_avals, desc.roles, strict=True) if r == "i"]
+    row_bytes = sum(math.prod(a.shape) * np.dtype(a.dtype).itemsize for a in [*own, *traced.acc_avals])
+    lanes = _power_of_two(CACHE // max(row_bytes, 8), 512, 16384)
+    m, n = desc.m, desc.n
+    tile = _balanced(m, lanes) if isinstance(m, int) else 4096
+    together = max(1, lanes // tile)
+    inside = min(together, math.prod(desc.batch)) if all(isinstance(b, int) for b in desc.batch) else 1
+    segments = 1
+    if isinstance(n, int) and tile * inside < 1024 and n >= 4096:
+        # Too few rows to fill the vectors and the cores: cut j.
+        segments = _power_of_two(min(8192 // (tile * inside), n // 256), 1, 8192)
+    unroll = _power_of_two(UNROLLED // max(cost, 1), 1, 16)
+    if isinstance(n, int):
+        unroll = min(unroll, _power_of_two(max(1, n // segments), 1, 16))
+    return XlaPlan("lanes", tile, unroll=unroll, segments=segments, group=max(1, 4096 // unroll), problems=together)
+
+
+def _block(desc: Description, reason: str) -> XlaPlan:
+    """Tiles such that the largest array of pairs takes a few megabytes."""
+    widest = max([1, *(math.prod(v.aval.shape) for e in desc.pair.jaxpr.jaxpr.eqns for v in e.outvars)])
+    pairs = max(64 * 64, (1 << 20) // widest)
+    m, n = desc.m, desc.n
+    side = _power_of_two(int(math.sqrt(pairs)), 64, 1024)
+    tile_i = _balanced(m, side) if isinstance(m, int) else side
+    tile_j = _balanced(n, max(64, pairs // tile_i)) if isinstance(n, int) else side
+    together = max(1, pairs // (tile_i * tile_j))
+    return XlaPlan("block", tile_i, tile_j=tile_j, problems=together, reason=reason)
+
+
+def _balanced(size: int, most: int) -> int:
+    """A tile of at most `most` (a multiple of 16 where there are several), so that little is padded."""
+    if size <= most:
+        return max(size, 1)
+    count = -(-size // most)
+    return -(-size // count // 16) * 16 if size // count >= 16 else -(-size // count)
+
+
+def _power_of_two(size: int, least: int, most: int) -> int:
+    return max(least, min(most, 1 << max(0, int(size).bit_length() - 1)))

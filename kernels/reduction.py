@@ -1,0 +1,162 @@
+"""What a reduction is: a commutative monoid on the values of one pair.
+
+Every method is plain JAX on the features of *one* row, without any axis for the pairs; the kernels
+decide how many pairs they hold at once.  A subclass is a frozen dataclass (two equal instances are the
+same reduction) that defines `init`, `lift`, `merge` and `finalize`; `fold` and `block` only make it
+faster, `tangent` makes it differentiable.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.extend.core import ClosedJaxpr
+
+Values = Sequence[Any]
+Accumulator = Any
+
+
+class Reduction:
+    """A commutative monoid with a map before it (`lift`) and a map after it (`finalize`).
+
+    `merge(init, a) == a`, and `merge` is associative and commutative: kernels split the reduced axis
+    and merge the parts in any order.  The index of a pair, an integer, is what breaks ties.
+    """
+
+    # Whether `block` is much cheaper than `fold`: the reduction selects among many values at once.
+    prefers_block = False
+
+    def init(self, values: Values) -> Accumulator:
+        """The neutral element; `values` holds the shape and dtype of each value of a pair."""
+        raise NotImplementedError
+
+    def lift(self, values: Values, index: jax.Array) -> Accumulator:
+        """The accumulator of a single pair."""
+        raise NotImplementedError
+
+    def merge(self, a: Accumulator, b: Accumulator) -> Accumulator:
+        """The accumulator of two disjoint sets of pairs."""
+        raise NotImplementedError
+
+    def finalize(self, acc: Accumulator, values: Values) -> tuple[Any, ...]:
+        """The results; `values` as in `init`."""
+        raise NotImplementedError
+
+    def fold(self, acc: Accumulator, values: Values, indices: jax.Array) -> Accumulator:
+        """Absorb a short chunk: values (U, *F), indices (U,) ascending and all lower than any in acc.
+
+        Kernels that fold walk through the pairs from the last to the first, so that the lowest
+        index wins a tie by a comparison of values alone.
+        """
+        for u in reversed(range(indices.shape[0])):
+            acc = self.merge(self.lift([v[u] for v in values], indices[u]), acc)
+        return acc
+
+    def block(self, values: Values, indices: jax.Array, valid: jax.Array) -> Accumulator:
+        """The accumulator of a long block: values (T, *F), indices (T,), valid (T,) marks real pairs."""
+        lifted = jax.vmap(lambda v, k: self.lift(v, k))(tuple(values), indices)
+        neutral = self.init([jax.ShapeDtypeStruct(v.shape[1:], v.dtype) for v in values])
+
+        def masked(x: Any, e: Any) -> Any:
+            e = jnp.asarray(e, x.dtype)
+            return jnp.where(valid.reshape(valid.shape + (1,) * e.ndim), x, e)
+
+        return tree_merge(jax.vmap(self.merge), jax.tree.map(masked, lifted, neutral))
+
+    def tangent(self, call: Any) -> tuple[Sequence[Any], Sequence[Any]]:
+        """The results and their tangents, written with other reductions: see `lazyjax._calculus.Call`."""
+        raise TypeError(
+            f"{type(self).__name__} was differentiated, but it defines no derivative. "
+            f"Define {type(self).__name__}.tangent(self, call), or keep the data that is "
+            "differentiated out of this reduction with jax.lax.stop_gradient."
+        )
+
+    def narrow(self, used: Sequence[bool], count: int) -> tuple[Reduction, Sequence[bool]]:
+        """A reduction with only the results marked in `used`, and which of its `count` values that still needs.
+
+        The default computes everything.
+        """
+        return self, [True] * count
+
+    def out_avals(self, values: Values, index_dtype: Any) -> list[jax.ShapeDtypeStruct]:
+        """Shape and dtype of the results of one row."""
+        return trace(self, tuple((v.shape, v.dtype) for v in values), index_dtype).out_avals
+
+
+def tree_merge(merge: Callable[[Any, Any], Any], acc: Any) -> Any:
+    """Merge along the leading axis of every leaf by halving it; the axis must not be empty."""
+    size = jax.tree.leaves(acc)[0].shape[0]
+    while size > 1:
+        half = size // 2
+
+        def part(start: int, stop: int, acc: Any = acc) -> Any:
+            return jax.tree.map(lambda x: lax.slice_in_dim(x, start, stop), acc)
+
+        merged = merge(part(0, half), part(half, 2 * half))
+        if size % 2:
+            rest = part(2 * half, size)
+            merged = jax.tree.map(lambda x, r: lax.concatenate([x, r], 0), merged, rest)
+        acc, size = merged, half + size % 2
+    return jax.tree.map(lambda x: lax.squeeze(x, (0,)), acc)
+
+
+class TracedReduction:
+    """The methods of a reduction as jaxprs on flat accumulators, for given value shapes and dtypes."""
+
+    def __init__(self, reduction: Reduction, values: Values, index_dtype: Any):
+        self.reduction = reduction
+        self.values = values = [jax.ShapeDtypeStruct(s, d) for s, d in values]
+        self.index_dtype = index_dtype
+
+        def flat(fn: Callable[..., Any]) -> Callable[..., Any]:
+            return lambda *args: [jnp.asarray(x) for x in jax.tree.leaves(fn(*args))]
+
+        acc_shape = jax.eval_shape(lambda: jax.tree.map(jnp.asarray, reduction.init(values)))
+        self.treedef = jax.tree.structure(acc_shape)
+        self.acc_avals = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in jax.tree.leaves(acc_shape)]
+        k = len(self.acc_avals)
+
+        def typed(leaves: Sequence[Any]) -> list[Any]:
+            return [jnp.asarray(x, a.dtype) for x, a in zip(leaves, self.acc_avals, strict=True)]
+
+        unflatten = self.treedef.unflatten
+        self.init: ClosedJaxpr = jax.make_jaxpr(lambda: typed(flat(reduction.init)(values)))()
+        self.merge: ClosedJaxpr = jax.make_jaxpr(
+            lambda *ab: typed(flat(reduction.merge)(unflatten(ab[:k]), unflatten(ab[k:])))
+        )(*self.acc_avals, *self.acc_avals)
+        self.finalize: ClosedJaxpr = jax.make_jaxpr(
+            lambda *a: flat(lambda acc: reduction.finalize(acc, values))(unflatten(a))
+        )(*self.acc_avals)
+        self.out_avals = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in self.finalize.out_avals]
+        self._typed = typed
+
+    @functools.lru_cache(maxsize=8)  # noqa: B019  (instances live in a bounded cache themselves)
+    def fold(self, length: int) -> ClosedJaxpr:
+        """(accumulator, values of `length` pairs, their indices) -> accumulator."""
+        k = len(self.acc_avals)
+
+        def fold(*args: Any) -> list[Any]:
+            acc = self.treedef.unflatten(args[:k])
+            return self._typed(jax.tree.leaves(self.reduction.fold(acc, args[k:-1], args[-1])))
+
+        stacked = [jax.ShapeDtypeStruct((length, *v.shape), v.dtype) for v in self.values]
+        index = jax.ShapeDtypeStruct((length,), self.index_dtype)
+        return jax.make_jaxpr(fold)(*self.acc_avals, *stacked, index)
+
+
+@functools.lru_cache(maxsize=512)
+def _trace(reduction: Reduction, values: Any, index_dtype: Any, context: Any) -> TracedReduction:
+    del context
+    return TracedReduction(reduction, values, index_dtype)
+
+
+def trace(reduction: Reduction, values: Any, index_dtype: Any) -> TracedReduction:
+    """Trace a reduction once for each shape, dtype and numeric configuration."""
+    # Tracing a constant depends on these switches: jaxprs made under one must not serve another.
+    context = (jax.config.jax_enable_x64, jax.config.jax_numpy_dtype_promotion)
+    return _trace(reduction, values, index_dtype, context)

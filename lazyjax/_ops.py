@@ -160,10 +160,11 @@ def _difference_matrix(x: Any, y: Any) -> Any:
 
 
 def _take(x: Any, *, start: int, stop: int, step: int) -> Any:
-    x = _vector(x)
-    index = range(x.shape[0])[start : stop if stop >= 0 else None : step] if step < 0 else range(start, stop, step)
+    x, index = _vector(x), range(start, stop, step)
+    if len(index) == 0:
+        return x[:0]
     if step < 0:
-        return jnp.flip(x[index[-1] : index[0] + 1 : -step], 0) if len(index) else x[:0]
+        return jnp.flip(lax.slice_in_dim(x, index[-1], index[0] + 1, -step), 0)
     return lax.slice_in_dim(x, start, stop, step)
 
 

@@ -1,0 +1,55 @@
+"""How a LazyTensor is printed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ._ops import OPS
+
+
+def formula(tensor: Any, limit: int = 400) -> str:
+    """The recorded expression, with the letters x (i), y (j) and p for its variables."""
+    tape = tensor._tape
+    counts = {"i": 0, "j": 0, "p": 0}
+    names = []
+    for leaf, d in zip(tape.leaves, tensor._data, strict=True):
+        if type(d) in (float, complex):
+            names.append(f"{d:g}" if type(d) is float else str(d))
+            continue
+        letter = {"i": "x", "j": "y", "p": "p"}[leaf.role]
+        names.append(f"{letter}{counts[leaf.role]}")
+        counts[leaf.role] += 1
+    texts: list[str] = []
+    for op, params, inputs in tape.code:
+        args = [names[-1 - n] if n < 0 else texts[n] for n in inputs]
+        values = dict(params)
+        if op == "constant":
+            text = str(values["value"])
+        elif op == "lift":
+            text = f"{values['name'] if 'name' in values else 'lift'}({', '.join(args)})"
+        elif op == "take":
+            start, stop, step = values["start"], values["stop"], values["step"]
+            text = f"{_atom(args[0])}[{start if stop == start + 1 else f'{start}:{stop}:{step}'}]"
+        elif (symbol := OPS[op].symbol) is not None:
+            text = symbol.format(*map(_atom, args), **values)
+        else:
+            name = op.removesuffix("_features")
+            text = f"{name}({', '.join([*args, *map(str, values.values())])})"
+        texts.append(text if len(text) <= limit else text[: limit // 2] + " ... " + text[-limit // 2 :])
+    return names[-1 - tensor._node] if tensor._node < 0 else texts[tensor._node]
+
+
+def _atom(text: str) -> str:
+    plain = text.replace("_", "").replace(".", "").isalnum()
+    closed = text.endswith(")") and text.split("(", 1)[0].isidentifier() and text.count("(") == 1
+    return text if plain or closed or (text.startswith("(") and text.endswith(")")) else f"({text})"
+
+
+def describe(tensor: Any) -> str:
+    """repr: formula, shape, dtype."""
+    try:
+        shape = str(tensor.shape)
+        kind = f"{tensor.dtype.name}"
+    except Exception as error:  # a LazyTensor that JAX holds without data still prints
+        return f"LazyTensor(<{type(error).__name__} while reading its data>)"
+    return f"LazyTensor({formula(tensor)}, shape={shape}, dtype={kind})"

@@ -1,0 +1,186 @@
+"""The recorded expression: a flat tape of instructions that name earlier ones by number.
+
+A tape is flat, never nested nodes, because with shared parts the hash of a nested expression doubles with every level.
+Equal tapes are the same object (hash-consed), so comparing two is free.
+"""
+
+from __future__ import annotations
+
+import functools
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from ._compat import trace_context
+from ._ops import OPS, Op
+from .kernels import PairFunction, trace_pair
+from .kernels.description import Role
+
+Layout = Literal["rows", "rows,1", "1,rows", "1,1", ""]
+
+
+class Leaf(NamedTuple):
+    """How one data array is read; never its sizes or dtype, which are the array's own.
+
+    role: i-variable, j-variable or parameter.  feature_ndim: how many trailing axes are features.
+    layout: the axes between the batch dims and the features, as the user gave them.
+    symbol: (index, D) of a symbolic variable, which has no data until the reduction is called.
+    """
+
+    role: Role
+    feature_ndim: int
+    layout: Layout
+    symbol: tuple[int, int] | None = None
+
+    @property
+    def lead(self) -> int:
+        """How many axes stand between the batch dims and the features."""
+        return {"rows": 1, "": 0}.get(self.layout, 2)
+
+    def swapped(self) -> Leaf:
+        """The same data with i and j exchanged."""
+        swap: dict[Role, Role] = {"i": "j", "j": "i", "p": "p"}
+        return self._replace(role=swap[self.role])
+
+
+class Instruction(NamedTuple):
+    """One operation.  inputs: leaf k is -1 - k, instruction k is k; params: sorted (name, value) pairs."""
+
+    op: str
+    params: tuple[tuple[str, Any], ...]
+    inputs: tuple[int, ...]
+
+
+class Tape:
+    """Leaves and instructions; interned, so that identity is equality."""
+
+    __slots__ = ("__weakref__", "_hash", "code", "leaves")
+    leaves: tuple[Leaf, ...]
+    code: tuple[Instruction, ...]
+    _hash: int
+
+    _interned: weakref.WeakValueDictionary[Any, Tape] = weakref.WeakValueDictionary()
+
+    def __new__(cls, leaves: tuple[Leaf, ...], code: tuple[Instruction, ...]) -> Tape:
+        key = (leaves, code)
+        found = cls._interned.get(key)
+        if found is None:
+            found = super().__new__(cls)
+            found.leaves, found.code = leaves, code
+            found._hash = hash(key)
+            cls._interned[key] = found
+        return found
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __reduce__(self) -> Any:
+        return Tape, (self.leaves, self.code)
+
+
+class Operand(NamedTuple):
+    """A node of a tape and the data of the tape's leaves."""
+
+    tape: Tape
+    node: int
+    data: tuple[Any, ...]
+
+
+def join(operands: Sequence[Operand]) -> tuple[tuple[Leaf, ...], list[Instruction], tuple[Any, ...], list[int]]:
+    """One set of leaves and instructions for several operands: the same array is one leaf, the same operation one
+    instruction.  Also returns the node of each operand."""
+    first = operands[0]
+    leaves, code, data = list(first.tape.leaves), list(first.tape.code), list(first.data)
+    nodes = [first.node]
+    if all(o.tape is first.tape and o.data is first.data for o in operands):
+        return first.tape.leaves, code, first.data, [o.node for o in operands]
+    known_leaf = {(id(d), leaf): -1 - k for k, (d, leaf) in enumerate(zip(data, leaves, strict=True))}
+    known = {instruction: k for k, instruction in enumerate(code)}
+    for operand in operands[1:]:
+        number: dict[int, int] = {}
+        for k, (d, leaf) in enumerate(zip(operand.data, operand.tape.leaves, strict=True)):
+            key = (id(d), leaf)
+            if key not in known_leaf:
+                leaves.append(leaf)
+                data.append(d)
+                known_leaf[key] = -len(leaves)
+            number[-1 - k] = known_leaf[key]
+        for k, (op, params, inputs) in enumerate(operand.tape.code):
+            instruction = Instruction(op, params, tuple(number[n] for n in inputs))
+            if instruction not in known:
+                code.append(instruction)
+                known[instruction] = len(code) - 1
+            number[k] = known[instruction]
+        nodes.append(number[operand.node])
+    return tuple(leaves), code, tuple(data), nodes
+
+
+def _run(instruction: Instruction, inputs: Sequence[Any]) -> Any:
+    if instruction.op == "constant":
+        return instruction.params[0][1]  # a Python number: weakly typed, as in jnp
+    if instruction.op == "lift":
+        function, output = instruction.params[0][1], instruction.params[1][1]
+        typed = [jnp.asarray(x, a.dtype) for x, a in zip(inputs, function.in_avals, strict=True)]
+        return function(*typed)[output]
+    op: Op = OPS[instruction.op]
+    return op.fn(*inputs, **dict(instruction.params))
+
+
+def evaluate(tape: Tape, features: Sequence[Any]) -> list[Any]:
+    """The value of every instruction on the features of one pair."""
+    values: list[Any] = []
+    for instruction in tape.code:
+        values.append(_run(instruction, [features[-1 - n] if n < 0 else values[n] for n in instruction.inputs]))
+    return values
+
+
+@functools.lru_cache(maxsize=8192)
+def _result_aval(instruction: Instruction, inputs: tuple[Any, ...], context: Any) -> Any:
+    del context
+    fn: Callable[..., Any] = lambda *args: jnp.asarray(_run(instruction, args))  # noqa: E731
+    weak: list[bool] = []
+
+    def probe(*args: Any) -> Any:
+        out = fn(*args)
+        weak.append(bool(getattr(out, "weak_type", False)))
+        return out
+
+    out = jax.eval_shape(probe, *inputs)
+    return jax.ShapeDtypeStruct(out.shape, out.dtype, weak_type=weak[-1])
+
+
+def result_aval(instruction: Instruction, inputs: Sequence[Any]) -> Any:
+    """Shape and dtype of an instruction's result, by abstract evaluation, remembered."""
+    return _result_aval(instruction, tuple(inputs), trace_context())
+
+
+def node_avals(tape: Tape, leaf_avals: Sequence[Any]) -> list[Any]:
+    """Feature shape and dtype of every instruction."""
+    avals: list[Any] = []
+    for instruction in tape.code:
+        inputs = [leaf_avals[-1 - n] if n < 0 else avals[n] for n in instruction.inputs]
+        avals.append(result_aval(instruction, inputs))
+    return avals
+
+
+@functools.lru_cache(maxsize=1024)
+def _pair_function(tape: Tape, nodes: tuple[int, ...], avals: tuple[Any, ...], context: Any) -> PairFunction:
+    del context
+
+    def fn(*features: Any) -> list[Any]:
+        values = evaluate(tape, features)
+        outs = [features[-1 - n] if n < 0 else values[n] for n in nodes]
+        return [jnp.reshape(o, (1,)) if jnp.ndim(o) == 0 else o for o in outs]
+
+    return trace_pair(fn, avals)
+
+
+def pair_function(tape: Tape, nodes: Sequence[int], avals: Sequence[Any]) -> PairFunction:
+    """The function of one pair that computes some nodes; numbers become vectors of length 1.
+
+    The same tape on the same dtypes gives the same object, so that nothing downstream is traced again.
+    """
+    return _pair_function(tape, tuple(nodes), tuple(avals), trace_context())

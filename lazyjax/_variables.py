@@ -1,0 +1,163 @@
+"""From data to leaves: what an array, a number or an index means as a variable of a formula."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from ._errors import show, static_int
+from ._tape import Layout, Leaf
+from .kernels.description import Role
+
+DTYPES = (
+    "float16", "bfloat16", "float32", "float64", "complex64", "complex128", "int8", "int16", "int32", "int64",
+    "uint8", "uint16", "uint32", "bool",
+)  # fmt: skip
+
+_ROLE_NAME = {"i": "i-variable", "j": "j-variable", "p": "parameter"}
+_SIDES: list[Role] = ["i", "j"]
+
+
+def is_array(x: Any) -> bool:
+    """A NumPy or JAX array, a NumPy number, or anything that JAX traces in their place."""
+    return isinstance(x, np.ndarray | np.generic | jax.Array)
+
+
+def checked_array(x: Any, name: str) -> Any:
+    """An array whose dtype the language knows; lists and other buffers become NumPy arrays."""
+    if not is_array(x):
+        try:
+            x = np.asarray(x)
+        except ValueError as error:
+            raise TypeError(f"{name}: expected an array, got {show(x)}. Pass a NumPy or JAX array.") from error
+    dtype = x.dtype
+    known = not jax.dtypes.issubdtype(dtype, jax.dtypes.extended) and np.dtype(dtype).name in DTYPES
+    if not known:
+        raise TypeError(
+            f"{name}: dtype {dtype} of {show(x)} is not one that a formula can hold. Use one of {', '.join(DTYPES)}."
+        )
+    return x
+
+
+def number_leaf(x: Any, name: str) -> tuple[Leaf, Any]:
+    """A number, a 0-D array, a vector (D,) or a list of numbers: a parameter."""
+    if type(x) in (float, complex):
+        return Leaf("p", 0, ""), x  # stays weakly typed, and a new value never recompiles
+    x = checked_array(x, name)
+    if x.ndim > 1:
+        raise ValueError(
+            f"{name}: {show(x)} is neither a number nor a vector (D,). For a parameter with batch dims give "
+            "(*B, 1, 1, D); for an i- or j-variable give (*B, M, 1, D) or (*B, 1, N, D), or Vi and Vj."
+        )
+    return Leaf("p", x.ndim, ""), x
+
+
+def data_leaf(x: Any, axis: Any, name: str) -> tuple[Leaf, Any]:
+    """LazyTensor(x, axis): the role of an array told by its shape, or by `axis`."""
+    if type(x) in (float, complex) or (not is_array(x) and isinstance(x, int)):
+        if axis is not None:
+            raise ValueError(f"{name}: a number is a parameter, so axis={axis!r} must not be given.")
+        return number_leaf(x if type(x) in (float, complex) else np.asarray(x), name)
+    x = checked_array(x, name)
+    if x.ndim <= 1:
+        if axis is not None:
+            raise ValueError(
+                f"{name}: {show(x)} with axis={axis!r}. A vector is a parameter; an i- or j-variable of scalars is "
+                "(M, 1): write x[:, None]."
+            )
+        return number_leaf(x, name)
+    if x.ndim == 2:
+        if axis is None:
+            raise ValueError(
+                f"{name}: {show(x)} is a 2-D array, so axis is needed: axis=0 for an i-variable (M, D), axis=1 for "
+                "a j-variable (N, D). Or give (M, 1, D) or (1, N, D)."
+            )
+        if axis not in (0, 1) or isinstance(axis, bool):
+            raise ValueError(f"{name}: axis={axis!r}, expected 0 (i-variable) or 1 (j-variable).")
+        return Leaf(_SIDES[axis], 1, "rows"), x
+    if axis is not None:
+        raise ValueError(
+            f"{name}: axis={axis!r} was given with {show(x)}. An array of 3 axes or more tells its role by its shape, "
+            "(*B, M, 1, D), (*B, 1, N, D) or (*B, 1, 1, D): leave axis out."
+        )
+    m, n = x.shape[-3], x.shape[-2]
+    if isinstance(m, int) and m == 1 and isinstance(n, int) and n == 1:
+        return Leaf("p", 1, "1,1"), x
+    if isinstance(n, int) and n == 1:
+        return Leaf("i", 1, "rows,1"), x
+    if isinstance(m, int) and m == 1:
+        return Leaf("j", 1, "1,rows"), x
+    raise ValueError(
+        f"{name}: {show(x)} has {m} at axis -3 and {n} at axis -2, so it is neither an i-variable (*B, M, 1, D) nor a "
+        "j-variable (*B, 1, N, D). Insert an axis: x[..., :, None, :] or x[..., None, :, :]."
+    )
+
+
+def variable_leaf(x: Any, dim: Any, role: Role, feature_ndim: Any, name: str) -> tuple[Leaf, Any]:
+    """Vi, Vj, Pm: data with its role, or (index, dim) for a symbolic variable."""
+    if dim is not None:
+        index, size = static_int(x, "index", name), static_int(dim, "dim", name)
+        if index < 0 or size < 1:
+            raise ValueError(f"{name}({index}, {size}): expected an index of at least 0 and a dim of at least 1.")
+        return Leaf(role, 1, "" if role == "p" else "rows", (index, size)), None
+    ndim = static_int(feature_ndim, "feature_ndim", name)
+    if ndim < 1:
+        raise ValueError(f"{name}: feature_ndim={ndim}, expected at least 1.")
+    if role == "p":
+        if type(x) in (float, complex):
+            return number_leaf(x, name)
+        x = checked_array(x, name)
+        if ndim == 1 and x.ndim <= 1:
+            return number_leaf(x, name)
+        if x.ndim < ndim:
+            raise ValueError(f"{name}: {show(x)} has fewer axes than feature_ndim={ndim}.")
+        return Leaf(role, ndim, ""), x
+    if not is_array(x):
+        if isinstance(x, int | float | complex):
+            raise TypeError(
+                f"{name}: got {show(x)} where an array (*B, {'M' if role == 'i' else 'N'}, D) was expected. "
+                f"For a symbolic variable give its dim too: {name}({x!r}, dim)."
+            )
+    x = checked_array(x, name)
+    rows = "M" if role == "i" else "N"
+    if x.ndim < ndim + 1:
+        features = "D" if ndim == 1 else ", ".join(f"D{k + 1}" for k in range(ndim))
+        raise ValueError(
+            f"{name}: {show(x)} is not an {_ROLE_NAME[role]} (*B, {rows}, {features}). Scalars for each row are "
+            f"({rows}, 1): write x[:, None]."
+        )
+    return Leaf(role, ndim, "rows"), x
+
+
+def leaf_aval(leaf: Leaf, x: Any) -> jax.ShapeDtypeStruct:
+    """Shape and dtype of the features of a leaf."""
+    if leaf.symbol is not None and x is None:
+        return jax.ShapeDtypeStruct((leaf.symbol[1],), jnp.result_type(float))
+    if type(x) in (float, complex, int, bool):
+        return jax.ShapeDtypeStruct((), jax.dtypes.canonicalize_dtype(jnp.result_type(x)), weak_type=True)
+    shape = tuple(x.shape[x.ndim - leaf.feature_ndim :])
+    dtype = jax.dtypes.canonicalize_dtype(x.dtype)
+    return jax.ShapeDtypeStruct(shape, dtype, weak_type=bool(getattr(x, "weak_type", False)))
+
+
+def leaf_sizes(leaf: Leaf, x: Any) -> tuple[tuple[Any, ...], Any]:
+    """(batch dims, rows) of a leaf; rows is None for a parameter."""
+    if x is None or not hasattr(x, "shape"):
+        return (), None
+    lead = x.ndim - leaf.feature_ndim - leaf.lead
+    batch = tuple(x.shape[:lead])
+    if leaf.layout in ("rows", "rows,1"):
+        return batch, x.shape[lead]
+    return batch, (x.shape[lead + 1] if leaf.layout == "1,rows" else None)
+
+
+def canonical(leaf: Leaf, x: Any, nbatch: int) -> jax.Array:
+    """The array as the primitive wants it: (*B, rows, *F) with all the batch dims, sizes 1 where shared."""
+    x = jnp.asarray(x)
+    lead = x.ndim - leaf.feature_ndim - leaf.lead
+    gone = {"rows,1": (lead + 1,), "1,rows": (lead,), "1,1": (lead, lead + 1)}.get(leaf.layout, ())
+    return lax.expand_dims(lax.squeeze(x, gone), range(nbatch - lead))

@@ -1,5 +1,18 @@
-"""lazyjax: lazy reductions over all pairs, out_i = reduce_j f(x_i, y_j, p), for JAX."""
+"""lazyjax: lazy reductions over all pairs, out_i = reduce_j f(x_i, y_j, p), for JAX.
 
+    x, y = Vi(points), Vj(others)                  # variables
+    K = (-((x - y) ** 2).sum(-1)).exp()            # a formula: an (M, N) matrix that is never stored
+    a = K @ b                                      # a reduction: an (M, E) array
+
+See LazyTensor for the language, and `explain` for how a reduction runs.
+"""
+
+from ._explain import explain
 from ._lazytensor import LazyTensor, Pm, Vi, Vj
+from ._lift import lift
+from ._reductions import Sum
+from .kernels import Reduction
 
-__all__ = ["LazyTensor", "Pm", "Vi", "Vj"]
+__version__ = "0.1.0"
+
+__all__ = ["LazyTensor", "Pm", "Reduction", "Sum", "Vi", "Vj", "explain", "lift"]

@@ -22,7 +22,7 @@ from jax.interpreters import partial_eval as pe
 
 __all__ = [
     "Primitive", "ShapedArray", "ad", "align_manual_axes", "batching", "dce", "lower_without_manual_axes", "mlir",
-    "out_aval", "register_dce", "trace_context",
+    "inner_jaxprs", "out_aval", "register_dce", "trace_context",
 ]  # fmt: skip
 
 align_manual_axes = auto_insert_reshard
@@ -54,6 +54,16 @@ def register_dce(primitive: Any, rule: Callable[..., Any]) -> None:
 def jit_primitive() -> Any:
     """The primitive of a nested jit."""
     return jax.make_jaxpr(jax.jit(lambda x: x))(0.0).eqns[0].primitive
+
+
+def inner_jaxprs(eqn: Any) -> list[Any]:
+    """The jaxprs that the parameters of an equation hold: of loops, branches, nested jits, custom derivatives."""
+    found = []
+    for value in jax.tree.leaves(dict(eqn.params), is_leaf=lambda v: hasattr(v, "eqns") or hasattr(v, "jaxpr")):
+        inner = getattr(value, "jaxpr", value)
+        if hasattr(inner, "eqns"):
+            found.append(inner)
+    return found
 
 
 def replace_equation(eqn: Any, invars: Sequence[Any], outvars: Sequence[Any], params: dict[str, Any]) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import operator
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from ._errors import show, static_int
 from ._ops import OPS
 from ._reduce import Reductions
 from ._tape import Instruction, Leaf, Operand, Tape, join, node_avals, result_aval
-from ._variables import data_leaf, is_array, leaf_aval, leaf_sizes, number_leaf, variable_leaf
+from ._variables import checked_array, data_leaf, is_array, leaf_aval, leaf_sizes, number_leaf, variable_leaf
 
 Sizes = tuple[tuple[Any, ...], Any, Any]  # batch dims, M, N (None where no variable has that axis)
 
@@ -112,7 +113,7 @@ class LazyTensor(Reductions):
             for leaf, d in zip(self._tape.leaves, self._data, strict=True):
                 batch, rows = leaf_sizes(leaf, d)
                 own = (batch, rows if leaf.role == "i" else None, rows if leaf.role == "j" else None)
-                sizes = _common_sizes(sizes, own, "this formula")
+                sizes = common_sizes(sizes, own, "this formula")
             self._cached_sizes = sizes
         return self._cached_sizes
 
@@ -157,8 +158,17 @@ class LazyTensor(Reductions):
             "Reduce it first, or combine conditions with & and |."
         )
 
+    def __array__(self, *args: Any, **kwargs: Any) -> Any:
+        raise TypeError(
+            f"A LazyTensor of shape {self.shape} is not an array: its values are not computed. Reduce it first, for "
+            "instance with .sum(axis=1)."
+        )
+
     def __repr__(self) -> str:
         return _formula.describe(self)
+
+    def _repr_html_(self) -> str:
+        return f"<code>{html.escape(repr(self))}</code>"
 
     # Recording.
 
@@ -170,12 +180,19 @@ class LazyTensor(Reductions):
         if isinstance(x, LazyTensor):
             return x
         if type(x) in (int, bool):
-            return LazyTensor._make(Tape((), (Instruction("constant", (("value", x),), ()),)), 0, ())
+            return LazyTensor._make(Tape((), (Instruction("constant", (("kind", type(x).__name__), ("value", x)), ()),)), 0, ())
         if isinstance(x, str) or x is None or (not is_array(x) and not isinstance(x, float | complex | list | tuple)):
             raise TypeError(
                 f"{name}: {argument} is {show(x)}, expected a LazyTensor, an array or a number."
             )
-        if is_array(x) and x.ndim > 1 or (not is_array(x) and np.ndim(x) > 1):
+        if isinstance(x, list | tuple):
+            x = checked_array(x, f"{name}: {argument}")
+        if np.ndim(x) == 2:
+            raise ValueError(
+                f"{name}: {argument} is {show(x)}, a 2-D array, which may be an i- or a j-variable. Say which: Vi(x) "
+                "for (M, D), Vj(x) for (N, D)."
+            )
+        if np.ndim(x) > 2:
             return LazyTensor._of_leaf(*data_leaf(x, None, f"{name}: {argument}"))
         return LazyTensor._of_leaf(*number_leaf(x, f"{name}: {argument}"))
 
@@ -187,7 +204,7 @@ class LazyTensor(Reductions):
         if row.broadcast:
             _check_features(name, avals)
         instruction = (op, tuple(sorted(params.items())))
-        return _extend(instruction, operands, avals, name)
+        return extend(instruction, operands, avals, name)
 
     # Operators. Each accepts LazyTensors, arrays and numbers on either side.
 
@@ -242,6 +259,12 @@ class LazyTensor(Reductions):
             return self.__rmatmul__(first)
         first = self._lift(first, f"np.{ufunc.__name__}")
         return _OPERATORS[name](first, *rest) if name in _OPERATORS else getattr(first, name)(*rest)
+
+    def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        raise TypeError(
+            f"np.{func.__name__} is not available on a LazyTensor, whose values are not computed. Use its methods, "
+            "which say over which axis they go: sum, min, where, concatenate and so on."
+        )
 
     # Indexing the features.
 
@@ -375,7 +398,7 @@ def _check_features(name: str, avals: Sequence[Any]) -> None:
         ) from None
 
 
-def _common_sizes(a: Sizes, b: Sizes, name: str) -> Sizes:
+def common_sizes(a: Sizes, b: Sizes, name: str) -> Sizes:
     (batch_a, m_a, n_a), (batch_b, m_b, n_b) = a, b
     rows = []
     for axis, own, other in (("M", m_a, m_b), ("N", n_a, n_b)):
@@ -397,11 +420,11 @@ def _common_sizes(a: Sizes, b: Sizes, name: str) -> Sizes:
     return tuple(batch), rows[0], rows[1]
 
 
-def _extend(instruction: tuple[str, Any], operands: Sequence[LazyTensor], avals: Sequence[Any], name: str) -> LazyTensor:
+def extend(instruction: tuple[str, Any], operands: Sequence[LazyTensor], avals: Sequence[Any], name: str) -> LazyTensor:
     """A LazyTensor that applies one more instruction to the operands."""
     sizes = operands[0]._sizes
     for operand in operands[1:]:
-        sizes = _common_sizes(sizes, operand._sizes, name)
+        sizes = common_sizes(sizes, operand._sizes, name)
     leaves, code, data, nodes = join([o._operand() for o in operands])
     new = Instruction(*instruction, tuple(nodes))
     try:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from ._errors import show, static_int
 from ._ops import FEATURE_OPS
@@ -169,10 +168,6 @@ def bind(tensor: LazyTensor, arrays: Sequence[Any]) -> LazyTensor:
     return type(tensor)._make(Tape(tuple(leaves), tensor._tape.code), tensor._node, tuple(data))
 
 
-def _static_leaf(leaf: Leaf, x: Any) -> Any:
-    return x
-
-
 def reduce_tensors(
     tensors: Sequence[LazyTensor], reduction: Reduction, axis: str, backend: str | None, pick: Callable[..., Any]
 ) -> Any:
@@ -184,11 +179,11 @@ def reduce_tensors(
         tape, data, nodes = head._tape, head._data, (head._node,)
         _ = head._sizes  # mismatched axes raise here, before anything is traced
     else:
-        from ._lazytensor import _common_sizes
+        from ._lazytensor import common_sizes
 
         sizes = head._sizes
         for t in tensors[1:]:
-            sizes = _common_sizes(sizes, t._sizes, type(reduction).__name__)
+            sizes = common_sizes(sizes, t._sizes, type(reduction).__name__)
         leaves, code, data, numbers = join([t._operand() for t in tensors])
         tape, nodes = Tape(leaves, tuple(code)), tuple(numbers)
     rank_one = isinstance(reduction, KSmallest)
@@ -409,4 +404,4 @@ def _attach_aliases() -> None:
 
 _attach_aliases()
 
-__all__ = ["Reductions", "Request", "SymbolicReduction", "describe", "np"]
+__all__ = ["Reductions", "Request", "SymbolicReduction", "describe"]

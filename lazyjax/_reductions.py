@@ -249,11 +249,13 @@ class Extremum(Reduction):
         # Indices come from the last to the first, so "at least as good" lets the lowest index win, lets an
         # infinite value win over nothing, and lets NaN win over nothing at all: one comparison.
         (v,) = values
+        best = acc[0]
         for u in reversed(range(indices.shape[0])):
-            wins = v[u] >= acc[0] if self.largest else v[u] <= acc[0]
-            new = (v[u], indices[u])
-            acc = tuple(jnp.where(wins, x, y) for x, y in zip(new, acc, strict=False))
-        return acc
+            if self.wanted != "value":
+                as_good = v[u] >= best if self.largest else v[u] <= best
+                acc = (acc[0], jnp.where(as_good, indices[u], acc[1]))
+            best = jnp.where(self._better(v[u], best), v[u], best)  # strict: a single min or max instruction
+        return (best, *acc[1:])
 
     def finalize(self, acc: Any, values: Values) -> tuple[Any, ...]:
         return _select_results(self.wanted, acc[0], acc[-1])

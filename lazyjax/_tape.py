@@ -80,6 +80,12 @@ class Tape:
     def __reduce__(self) -> Any:
         return Tape, (self.leaves, self.code)
 
+    def __copy__(self) -> Tape:
+        return self
+
+    def __deepcopy__(self, memo: Any) -> Tape:
+        return self  # immutable, and identity is equality
+
 
 class Operand(NamedTuple):
     """A node of a tape and the data of the tape's leaves."""
@@ -120,11 +126,12 @@ def join(operands: Sequence[Operand]) -> tuple[tuple[Leaf, ...], list[Instructio
 
 def _run(instruction: Instruction, inputs: Sequence[Any]) -> Any:
     if instruction.op == "constant":
-        return instruction.params[0][1]  # a Python number: weakly typed, as in jnp
+        return dict(instruction.params)["value"]  # a Python number: weakly typed, as in jnp
     if instruction.op == "lift":
-        function, output = instruction.params[0][1], instruction.params[1][1]
+        params = dict(instruction.params)
+        function = params["function"]
         typed = [jnp.asarray(x, a.dtype) for x, a in zip(inputs, function.in_avals, strict=True)]
-        return function(*typed)[output]
+        return function(*typed)[params["output"]]
     op: Op = OPS[instruction.op]
     return op.fn(*inputs, **dict(instruction.params))
 

@@ -29,11 +29,16 @@ def is_array(x: Any) -> bool:
 
 def checked_array(x: Any, name: str) -> Any:
     """An array whose dtype the language knows; lists and other buffers become NumPy arrays."""
+    if hasattr(x, "_tape"):
+        raise TypeError(f"{name}: got a LazyTensor, {x!r}, expected an array. Use the LazyTensor as it is.")
     if not is_array(x):
+        given = x
         try:
             x = np.asarray(x)
         except ValueError as error:
             raise TypeError(f"{name}: expected an array, got {show(x)}. Pass a NumPy or JAX array.") from error
+        if x.dtype.kind in "OSU":
+            raise TypeError(f"{name}: expected an array, got {show(given)}. Pass a NumPy or JAX array.")
     dtype = x.dtype
     known = not jax.dtypes.issubdtype(dtype, jax.dtypes.extended) and np.dtype(dtype).name in DTYPES
     if not known:
@@ -76,7 +81,8 @@ def data_leaf(x: Any, axis: Any, name: str) -> tuple[Leaf, Any]:
                 f"{name}: {show(x)} is a 2-D array, so axis is needed: axis=0 for an i-variable (M, D), axis=1 for "
                 "a j-variable (N, D). Or give (M, 1, D) or (1, N, D)."
             )
-        if axis not in (0, 1) or isinstance(axis, bool):
+        axis = static_int(axis, "axis", name)
+        if axis not in (0, 1):
             raise ValueError(f"{name}: axis={axis!r}, expected 0 (i-variable) or 1 (j-variable).")
         return Leaf(_SIDES[axis], 1, "rows"), x
     if axis is not None:

@@ -1,0 +1,115 @@
+"""explain: which kernel runs each reduction of a function, with which tiles, at which cost, and why not another."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from ._compat import dce, inner_jaxprs
+from ._primitive import map_reduce_p
+from .kernels import Description, Plan, plan
+
+
+@dataclasses.dataclass(frozen=True)
+class Explained:
+    """One reduction: what it computes and how it will run."""
+
+    description: Description
+    plan: Plan
+
+    @property
+    def pairs(self) -> int:
+        """How many pairs are visited, over all batch dims."""
+        d = self.description
+        return math.prod(d.batch) * d.m * d.n
+
+    @property
+    def flops(self) -> int | None:
+        """Scalar operations of the pair function and the reduction over all pairs (None: not countable)."""
+        return None if self.plan.operations is None else self.plan.operations * self.pairs
+
+    @property
+    def bytes(self) -> int:
+        """Arrays read and written once: the least that memory must move."""
+        d = self.description
+        sizes = {"i": d.m, "j": d.n, "p": 1}
+        read = sum(
+            sizes[r] * math.prod(a.shape) * np.dtype(a.dtype).itemsize
+            for r, a in zip(d.roles, d.pair.in_avals, strict=True)
+        )
+        return math.prod(d.batch) * read + sum(math.prod(o.shape) * np.dtype(o.dtype).itemsize for o in d.outputs)
+
+    @property
+    def dense_bytes(self) -> int:
+        """What the arrays of all values would take if they were stored."""
+        values = sum(math.prod(v.shape) * np.dtype(v.dtype).itemsize for v in self.description.pair.out_avals)
+        return self.pairs * values
+
+    def __str__(self) -> str:
+        d, p = self.description, self.plan
+        over = {"j": f"{d.m} rows, each over {d.n} pairs", "ij": f"all {d.m} x {d.n} pairs into one"}[d.over]
+        batch = f", batch {d.batch}" if d.batch else ""
+        arguments = ", ".join(f"{r}{list(a.shape)}" for r, a in zip(d.roles, d.pair.in_avals, strict=True))
+        flops = "not counted" if self.flops is None else f"{self.flops:.3g} ({p.operations} for each pair)"
+        tiles = dataclasses.asdict(p.tiles) if p.tiles is not None else {}
+        reason = tiles.pop("reason", "")
+        lines = [
+            f"{d.reduction}: {over}{batch}",
+            f"  arguments  {arguments}",
+            f"  kernel     {p.kernel} on {p.platform}" + (f" ({reason})" if reason else ""),
+            f"  tiles      {', '.join(f'{k}={v}' for k, v in tiles.items()) or 'none: all pairs at once'}",
+            f"  flops      {flops}",
+            f"  bytes      {self.bytes:.3g} read and written; all pairs would take {self.dense_bytes:.3g}",
+        ]
+        lines += [f"  refused    {kernel}: {why}" for kernel, why in p.refused]
+        return "\n".join(lines)
+
+
+class Explanation(tuple[Explained, ...]):
+    """The reductions of a function, in order; print it, or read `.plan` and `.description` of each."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self)) or "no reduction over pairs"
+
+    __repr__ = __str__
+
+
+def explain(fn: Callable[..., Any], *args: Any, platform: str | None = None) -> Explanation:
+    """Say how every reduction in `fn(*args)` will run, without running it.
+
+    Args:
+        fn: any traceable function that reduces LazyTensors; derivatives and vmaps of one too.
+        *args: its arguments, arrays or LazyTensors (or `jax.ShapeDtypeStruct`s in their place).
+        platform: "cpu", "cuda", "rocm" or "tpu"; the default backend of JAX if None.
+
+    Returns:
+        An `Explanation`: prints kernel, tiles, flops, bytes, and the reasons of the kernels that were refused.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, lazyjax
+        >>> x = jnp.zeros((100, 3))
+        >>> f = lambda x: (lazyjax.Vi(x) - lazyjax.Vj(x)).sqnorm2().argmin(axis=1)
+        >>> lazyjax.explain(f, x)[0].plan.kernel
+        'xla'
+    """
+    platform = jax.default_backend() if platform is None else platform
+    platform = {"gpu": "cuda"}.get(platform, platform)
+    closed = jax.make_jaxpr(fn)(*args)
+    closed, _ = dce(closed, [True] * len(closed.out_avals))
+    found = (eqn.params["desc"] for eqn in _reductions(closed.jaxpr))
+    return Explanation(Explained(d, plan(d, platform)) for d in found)
+
+
+def _reductions(jaxpr: Any) -> Iterator[Any]:
+    for eqn in jaxpr.eqns:
+        if eqn.primitive is map_reduce_p:
+            yield eqn
+        for inner in inner_jaxprs(eqn):
+            yield from _reductions(inner)

@@ -1,0 +1,12 @@
+"""Settings that must stand before JAX starts: the CPU, two virtual devices of it, and float64."""
+
+import os
+
+os.environ["JAX_PLATFORMS"] = "cpu"
+_FLAG = "--xla_force_host_platform_device_count"
+if _FLAG not in os.environ.get("XLA_FLAGS", ""):
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_FLAG}=2".strip()
+
+import jax  # noqa: E402
+
+jax.config.update("jax_enable_x64", True)

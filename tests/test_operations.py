@@ -1,0 +1,245 @@
+"""Every operation of the language against dense NumPy and SciPy, its derivatives against finite differences."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.special
+from jax.test_util import check_grads
+
+from lazyjax import LazyTensor, Pm, Vi, Vj
+from lazyjax._ops import OPS
+
+from .dense import close
+
+M, N, D = 6, 5, 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One spelling of one operation.
+
+    lazy and dense take one, two or three operands: t = (u_i + v_j) / 2; or u_i and v_j; or u_i, v_j and w. Each is
+    drawn from (0, 1), then mapped to the `domain` of its operand, which stays away from singular points.
+    """
+
+    op: str
+    lazy: Callable[..., Any]
+    dense: Callable[..., Any]
+    domain: tuple[tuple[float, float], ...] = ((-2.1, 1.9),)
+    smooth: bool = True
+
+
+REAL = (-2.1, 1.9)
+POSITIVE = (0.3, 2.9)
+TWO, THREE = (REAL, REAL), (REAL, REAL, REAL)
+
+
+def _keep(fn):
+    return lambda x: fn(x, -1)[..., None]
+
+
+def _round(x, decimals=0):
+    scale = 10.0**decimals
+    return np.copysign(np.floor(np.abs(x) * scale + 0.5), x) / scale
+
+
+def _normalize(x):
+    return x / np.linalg.norm(x, axis=-1, keepdims=True)
+
+
+def _matrix(s):
+    return s[..., :, None] * s[..., None, :] + np.arange(9.0).reshape(3, 3)
+
+
+def _lazy_matrix(s):
+    return LazyTensor.cat([s[..., a] * s[..., b] + float(3 * a + b) for a in range(3) for b in range(3)])
+
+
+TABLE = [
+    # Arithmetic.
+    Row("add", lambda x, y: x + y, np.add, TWO),
+    Row("subtract", lambda x, y: x - y, np.subtract, TWO),
+    Row("multiply", lambda x, y: x * y, np.multiply, TWO),
+    Row("divide", lambda x, y: x / y, np.divide, (REAL, POSITIVE)),
+    Row("divide", lambda x: x / 3, lambda x: x / 3),
+    Row("divide", lambda x: 1 / x, lambda x: 1 / x, (POSITIVE,)),
+    Row("floor_divide", lambda x, y: x // y, np.floor_divide, (REAL, POSITIVE)),
+    Row("floor_divide", lambda x: 2.03 // x, lambda x: 2.03 // x, (POSITIVE,)),
+    Row("remainder", lambda x, y: x % y, np.mod, (REAL, (-3.1, -0.9))),
+    Row("remainder", lambda x: 2.03 % x, lambda x: 2.03 % x, (POSITIVE,)),
+    Row("power_of", lambda x, y: x**y, np.power, (POSITIVE, REAL)),
+    Row("power_of", lambda x: 2**x, lambda x: 2.0**x),
+    Row("power_of", lambda x: x**1.5, lambda x: x**1.5, (POSITIVE,)),
+    Row("power_of", lambda x: x ** (1 / 3), lambda x: np.exp(np.log(x) / 3), (POSITIVE,)),
+    Row("integer_power", lambda x: x**3, lambda x: x * x * x),
+    Row("integer_power", lambda x: x**-2, lambda x: 1 / (x * x), (POSITIVE,)),
+    Row("integer_power", lambda x: x**0, np.ones_like),
+    Row("square", lambda x: x**2, lambda x: x * x),
+    Row("square", lambda x: x.square(), lambda x: x * x),
+    Row("sqrt", lambda x: x**0.5, np.sqrt, (POSITIVE,)),
+    Row("rsqrt", lambda x: x**-0.5, lambda x: 1 / np.sqrt(x), (POSITIVE,)),
+    Row("negative", lambda x: -x, np.negative),
+    Row("scalar_product", lambda x, y: x | y, lambda x, y: (x * y).sum(-1, keepdims=True), TWO),
+    # Comparisons and logic.
+    Row("equal", lambda x, y: x.floor() == y.floor(), lambda x, y: np.floor(x) == np.floor(y), TWO, False),
+    Row("not_equal", lambda x, y: x.floor() != y.floor(), lambda x, y: np.floor(x) != np.floor(y), TWO, False),
+    Row("less", lambda x, y: x < y, np.less, TWO, False),
+    Row("less_equal", lambda x, y: x.floor() <= y.floor(), lambda x, y: np.floor(x) <= np.floor(y), TWO, False),
+    Row("greater", lambda x, y: x > y, np.greater, TWO, False),
+    Row("greater_equal", lambda x, y: x.floor() >= y.floor(), lambda x, y: np.floor(x) >= np.floor(y), TWO, False),
+    Row("logical_and", lambda x, y: (x > 0) & (y > 0), lambda x, y: (x > 0) & (y > 0), TWO, False),
+    Row("scalar_product", lambda x, y: (x > 0) | (y > 0), lambda x, y: (x > 0) | (y > 0), TWO, False),
+    Row("logical_not", lambda x: ~(x > 0), lambda x: x <= 0, (REAL,), False),
+    Row("isfinite", lambda x, y: (x / y.relu()).isfinite(), lambda x, y: y + 0 * x > 0, TWO, False),
+    # Element-wise functions.
+    Row("exp", lambda x: x.exp(), np.exp),
+    Row("exp2", lambda x: x.exp2(), np.exp2),
+    Row("expm1", lambda x: x.expm1(), np.expm1),
+    Row("log", lambda x: x.log(), np.log, (POSITIVE,)),
+    Row("log1p", lambda x: x.log1p(), np.log1p, ((-0.6, 1.9),)),
+    Row("sin", lambda x: x.sin(), np.sin),
+    Row("cos", lambda x: x.cos(), np.cos),
+    Row("tan", lambda x: x.tan(), np.tan, ((-1.2, 1.1),)),
+    Row("asin", lambda x: x.asin(), np.arcsin, ((-0.8, 0.7),)),
+    Row("acos", lambda x: x.acos(), np.arccos, ((-0.8, 0.7),)),
+    Row("atan", lambda x: x.atan(), np.arctan),
+    Row("sinh", lambda x: x.sinh(), np.sinh),
+    Row("cosh", lambda x: x.cosh(), np.cosh),
+    Row("tanh", lambda x: x.tanh(), np.tanh),
+    Row("asinh", lambda x: x.asinh(), np.arcsinh),
+    Row("acosh", lambda x: x.acosh(), np.arccosh, ((1.5, 3.1),)),
+    Row("atanh", lambda x: x.atanh(), np.arctanh, ((-0.8, 0.7),)),
+    Row("sqrt", lambda x: x.sqrt(), np.sqrt, (POSITIVE,)),
+    Row("rsqrt", lambda x: x.rsqrt(), lambda x: 1 / np.sqrt(x), (POSITIVE,)),
+    Row("cbrt", lambda x: x.cbrt(), np.cbrt, (POSITIVE,)),
+    Row("abs", lambda x: x.abs(), np.abs),
+    Row("abs", abs, np.abs),
+    Row("sign", lambda x: x.sign(), np.sign),
+    Row("step", lambda x: x.step(), lambda x: np.heaviside(x, 1)),
+    Row("relu", lambda x: x.relu(), lambda x: np.maximum(x, 0)),
+    Row("floor", lambda x: x.floor(), np.floor),
+    Row("ceil", lambda x: x.ceil(), np.ceil),
+    Row("round", lambda x: x.round(), _round),
+    Row("round", lambda x: x.round(1), lambda x: _round(x, 1), ((-2.12, 1.91),), False),
+    Row("xlogx", lambda x: x.xlogx(), lambda x: scipy.special.xlogy(x, x), (POSITIVE,)),
+    Row("sinxdivx", lambda x: x.sinxdivx(), lambda x: np.sin(x) / x),
+    Row("sinc", lambda x: x.sinc(), np.sinc),
+    Row("erf", lambda x: x.erf(), scipy.special.erf),
+    Row("erfc", lambda x: x.erfc(), scipy.special.erfc),
+    Row("lgamma", lambda x: x.lgamma(), scipy.special.gammaln, (POSITIVE,)),
+    Row("digamma", lambda x: x.digamma(), scipy.special.digamma, (POSITIVE,)),
+    Row("sigmoid", lambda x: x.sigmoid(), scipy.special.expit),
+    Row("logistic", lambda x: x.logistic(), scipy.special.expit),
+    Row("softplus", lambda x: x.softplus(), lambda x: np.log(1 + np.exp(x))),
+    Row("atan2", lambda x, y: x.atan2(y), np.arctan2, (REAL, POSITIVE)),
+    Row("minimum", lambda x, y: x.minimum(y), np.minimum, TWO),
+    Row("maximum", lambda x, y: x.maximum(y), np.maximum, TWO),
+    Row("clamp", lambda x, y: x.clamp(y, 1.03), lambda x, y: np.minimum(np.maximum(x, y), 1.03), (REAL, (-2.1, 0.9))),
+    Row("clamp", lambda x: x.clamp(-1, 1), lambda x: np.clip(x, -1, 1)),
+    Row("ifelse", lambda x, y, w: x.ifelse(y, w), lambda x, y, w: np.where(x >= 0, y, w), THREE),
+    Row("where", lambda x, y, w: (x < y).where(w, x), lambda x, y, w: np.where(x < y, w, x), THREE),
+    Row("mod", lambda x: x.mod(0.7, -0.31), lambda x: (x + 0.31) % 0.7 - 0.31, ((-2.12, 1.91),)),
+    Row("mod", lambda x, y: x.mod(y), np.mod, (REAL, POSITIVE)),
+    # Over the features.
+    Row("sum_features", lambda x, y: (x * y).sum(-1), lambda x, y: np.einsum("mnd,mnd->mn", x, y)[..., None], TWO),
+    Row("sum_features", lambda x: x.sum(), _keep(np.sum)),
+    Row("prod_features", lambda x: x.prod(-1), _keep(np.prod)),
+    Row("mean_features", lambda x: x.mean(-1), _keep(np.mean)),
+    Row("min_features", lambda x, y: (x - y).min(-1), lambda x, y: (x - y).min(-1, keepdims=True), TWO),
+    Row("max_features", lambda x, y: (x - y).max(-1), lambda x, y: (x - y).max(-1, keepdims=True), TWO),
+    Row("argmin_features", lambda x: x.argmin(-1), _keep(np.argmin), (REAL,), False),
+    Row("argmax_features", lambda x: x.argmax(-1), _keep(np.argmax), (REAL,), False),
+    Row("logsumexp_features", lambda x: x.logsumexp(-1), _keep(scipy.special.logsumexp)),
+    Row("softmax_features", lambda x: x.softmax(-1), lambda x: scipy.special.softmax(x, -1)),
+    Row("sqnorm2", lambda x: x.sqnorm2(), lambda x: (x**2).sum(-1, keepdims=True)),
+    Row("norm2", lambda x: x.norm2(), lambda x: np.linalg.norm(x, axis=-1, keepdims=True)),
+    Row("norm2", lambda x: x.norm(-1), lambda x: np.linalg.norm(x, axis=-1, keepdims=True)),
+    Row("normalize", lambda x: x.normalize(), _normalize),
+    Row("sqdist", lambda x, y: x.sqdist(y), lambda x, y: ((x - y) ** 2).sum(-1, keepdims=True), TWO),
+    Row("weightedsqnorm", lambda x, y: x.weightedsqnorm(y), lambda x, s: (s * x * x).sum(-1)[..., None], TWO),
+    Row("weightedsqnorm", lambda x: x.weightedsqnorm(0.7), lambda x: (0.7 * x * x).sum(-1)[..., None]),
+    Row("weightedsqnorm", lambda x, y: x.weightedsqdist(y, _lazy_matrix(x)),
+        lambda x, y: np.einsum("mna,mnab,mnb->mn", x - y, _matrix(x), x - y)[..., None], TWO),
+    Row("difference_matrix", lambda x, y: x.difference_matrix(y),
+        lambda x, y: (x[..., :, None] - y[..., None, :]).reshape(*x.shape[:2], 9), TWO),
+    # Index and build.
+    Row("take", lambda x: x[..., 1], lambda x: x[..., 1:2]),
+    Row("take", lambda x: x[:, :, -1], lambda x: x[..., 2:]),
+    Row("take", lambda x: x[..., ::-2], lambda x: x[..., ::-2]),
+    Row("take", lambda x: x[..., :2], lambda x: x[..., :2]),
+    Row("take", lambda x: x.elem(0), lambda x: x[..., :1]),
+    Row("take", lambda x: x.extract(1, 2), lambda x: x[..., 1:]),
+    Row("concat", lambda x, y: x.concat(y), lambda x, y: np.concatenate([x, y], -1), TWO),
+    Row("concat", lambda x, y: LazyTensor.concatenate([x, 1.5, y]),
+        lambda x, y: np.concatenate([x, np.full((M, N, 1), 1.5), y], -1), TWO),
+]  # fmt: skip
+
+
+def draws(dtype=np.float64):
+    """u (M, D), v (N, D), w (D,) in (0, 1): odd, even and other multiples of one step, so that no two values, no
+    value and no mean of two come closer to each other than a quarter of the step."""
+    rng = np.random.default_rng(3)
+    step = 1 / 40
+    u = rng.choice(np.arange(1, 39, 2), (M, D)) * step
+    v = rng.choice(np.arange(2, 40, 2), (N, D)) * step
+    w = (rng.choice(np.arange(2, 40, 2), D) + 0.5) * step
+    return tuple(x.astype(dtype) for x in (u, v, w))
+
+
+def lazy_values(row, u, v, w):
+    """The operation as a formula."""
+    parts = [(Vi(u) + Vj(v)) * 0.5] if len(row.domain) == 1 else [Vi(u), Vj(v), Pm(w)]
+    return row.lazy(*(x * (high - low) + low for x, (low, high) in zip(parts, row.domain, strict=False)))
+
+
+def dense_values(row, u, v, w):
+    """The same for all pairs, (M, N, D)."""
+    u, v, w = (np.broadcast_to(x.astype(np.float64), (M, N, D)) for x in (u[:, None], v, w))
+    parts = [(u + v) * 0.5] if len(row.domain) == 1 else [u, v, w]
+    return row.dense(*(x * (high - low) + low for x, (low, high) in zip(parts, row.domain, strict=False)))
+
+
+def names(rows):
+    return [f"{k} {r.op}" for k, r in enumerate(rows)]
+
+
+def test_table_covers_every_operation():
+    u, v, w = draws()
+    assert {row.op for row in TABLE} == set(OPS)
+    for row in TABLE:
+        recorded = [instruction.op for instruction in lazy_values(row, u, v, w)._tape.code]
+        assert row.op in recorded, row.op
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 1e-10), (np.float32, 1e-5)])
+def test_values(dtype, tolerance):
+    u, v, w = draws(dtype)
+    lazy = jax.jit(lambda *args: [lazy_values(row, *args).sum(axis=1) for row in TABLE])(u, v, w)
+    for name, row, got in zip(names(TABLE), TABLE, lazy, strict=True):
+        dense = np.asarray(dense_values(row, u, v, w))
+        expected = dense.sum(1)
+        if dense.dtype == np.float64:
+            assert got.dtype == dtype, name
+            close(got / N, expected / N, tolerance * max(1, np.abs(dense).max()), name)
+        else:
+            assert np.issubdtype(got.dtype, np.integer), name
+            np.testing.assert_array_equal(got, expected, err_msg=name)
+
+
+SMOOTH = [row for row in TABLE if row.smooth]
+
+
+@pytest.mark.parametrize("part", range(4))
+def test_derivatives(part):
+    rows = SMOOTH[part::4]
+
+    @jax.jit
+    def f(u, v, w):
+        return LazyTensor.cat([lazy_values(row, u, v, w) for row in rows]).sum(axis=1)
+
+    check_grads(f, draws(), order=2, modes=("fwd", "rev"))

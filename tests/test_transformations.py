@@ -1,0 +1,46 @@
+"""Every reduction through every transformation, in float64, against dense JAX."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from .cases import CASES, SMOOTH, Case, arguments
+from .transformations import FIRST, HIGHER, VALUES
+
+
+def compare(case: Case, group: list[Callable[..., Any]]) -> None:
+    """One compiled program for all the transformations of a group."""
+    args = arguments()
+
+    def run(f: Callable[..., Any]) -> dict[str, Any]:
+        return jax.jit(lambda *a: {t.__name__: t(f, a) for t in group})(*args)
+
+    ours, dense = run(case.ours), run(case.dense)
+    for name in dense:
+        got, want = jax.tree.leaves(ours[name]), jax.tree.leaves(dense[name])
+        assert len(got) == len(want), name
+        for a, b in zip(got, want, strict=True):
+            assert a.shape == b.shape and a.dtype == b.dtype, (name, a.shape, b.shape, a.dtype, b.dtype)
+            scale = float(jnp.max(jnp.abs(b))) if b.size else 0.0
+            np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-8 * scale + 1e-14, err_msg=f"{case}: {name}")
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_values(case: Case) -> None:
+    compare(case, VALUES)
+
+
+@pytest.mark.parametrize("case", SMOOTH, ids=str)
+def test_first_derivatives(case: Case) -> None:
+    compare(case, FIRST)
+
+
+@pytest.mark.parametrize("case", SMOOTH, ids=str)
+def test_higher_derivatives(case: Case) -> None:
+    compare(case, HIGHER)

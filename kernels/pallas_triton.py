@@ -98,14 +98,14 @@ def _unsupported(closed: Any) -> str | None:
     return None
 
 
-def plan(desc: Description) -> TritonPlan:
+def plan(desc: Description, interpret: bool = False) -> TritonPlan:
     """The largest tile whose accumulators take a quarter of the registers, 64 by 64 at most."""
-    accs = [a for a in _traced(desc).acc_avals]
+    accs = _traced(desc).acc_avals
     words = sum(math.prod(a.shape) * max(1, np.dtype(computing(a.dtype)).itemsize // 4) for a in accs)
     block_i = block_j = 64
     while block_i * block_j * words > 64 * 64 * 2 and block_i > 16:
         block_i, block_j = (block_i, block_j // 2) if block_j >= block_i else (block_i // 2, block_j)
-    return TritonPlan(block_i, block_j)
+    return TritonPlan(block_i, block_j, interpret=interpret)
 
 
 @contextlib.contextmanager

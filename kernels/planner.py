@@ -95,23 +95,23 @@ def plan(desc: Description, platform: str) -> Plan:
                 f"backend={desc.backend!r} cannot run this reduction on {platform}: {reason}. "
                 "Leave backend=None to let the planner choose a kernel that can."
             )
-        return Plan(desc.backend, _tiles(desc, desc.backend, cost), platform, number, ())
+        return Plan(desc.backend, _tiles(desc, desc.backend, cost, platform), platform, number, ())
     if platform in GPU:
         reason = pallas_triton.supports(desc, platform)
         if reason is None:
-            return Plan("pallas-triton", _tiles(desc, "pallas-triton", cost), platform, number, ())
+            return Plan("pallas-triton", _tiles(desc, "pallas-triton", cost, platform), platform, number, ())
         refused.append(("pallas-triton", reason))
     else:
         refused.append(("pallas-triton", f"it is for {' and '.join(GPU)}, not {platform}"))
     refused.append(("dense", "it holds all pairs in memory, so it runs only when asked for"))
-    return Plan("xla", _tiles(desc, "xla", cost), platform, number, tuple(refused))
+    return Plan("xla", _tiles(desc, "xla", cost, platform), platform, number, tuple(refused))
 
 
-def _tiles(desc: Description, kernel: str, cost: int | str) -> Any:
+def _tiles(desc: Description, kernel: str, cost: int | str, platform: str) -> Any:
     if kernel == "xla":
         return plan_xla(desc, cost)
     if kernel == "pallas-triton":
-        return pallas_triton.plan(desc)
+        return pallas_triton.plan(desc, interpret=platform not in GPU)
     return None
 
 

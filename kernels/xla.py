@@ -9,6 +9,7 @@ together (K smallest).
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -36,6 +37,8 @@ def supports(desc: Description, platform: str) -> str | None:
 def lower(desc: Description, plan: Any) -> Callable[..., Sequence[jax.Array]]:
     """A function of the arrays of `desc`, for the tiles of `plan` (see `planner.XlaPlan`)."""
     traced = trace(desc.reduction, tuple((v.shape, v.dtype) for v in desc.pair.out_avals), desc.index_dtype)
+    if isinstance(desc.m, int):
+        plan = dataclasses.replace(plan, tile_i=min(plan.tile_i, desc.m))
     reduce_rows = _Lanes(desc, plan, traced) if plan.shape == "lanes" else _Block(desc, plan, traced)
     problem = _rows(desc, plan, reduce_rows) if desc.over == "j" else _both(desc, plan, reduce_rows)
     return lambda *args: batched(problem, desc, args, together=plan.problems)
@@ -48,10 +51,15 @@ def _rows(desc: Description, plan: Any, reduce_rows: Any) -> Callable[[Sequence[
     def problem(args: Sequence[jax.Array]) -> Sequence[jax.Array]:
         if isinstance(m, int) and m <= tile:
             return reduce_rows.finalize(reduce_rows(args))
-        count = -(-m // tile)
-        split, join = _tiles_of_i(desc, args, count, tile)
-        outs = lax.map(lambda own: reduce_rows.finalize(reduce_rows(join(own))), split)
-        return [o.reshape(count * tile, *o.shape[2:])[:m] for o in outs]
+        rows, args_of = _tiles_of_i(desc, args, tile)
+        single = desc.replace(batch=())
+
+        def step(k: Any, outs: list[jax.Array]) -> list[jax.Array]:
+            new = reduce_rows.finalize(reduce_rows(args_of(k)))
+            return [lax.dynamic_update_slice_in_dim(o, x, k * tile, 0) for o, x in zip(outs, new, strict=True)]
+
+        outs = [jnp.zeros((rows, *o.shape[1:]), o.dtype) for o in single.outputs]
+        return [o[:m] for o in lax.fori_loop(0, -(-m // tile), step, outs)]
 
     return problem
 
@@ -62,37 +70,36 @@ def _both(desc: Description, plan: Any, reduce_rows: Any) -> Callable[[Sequence[
 
     def problem(args: Sequence[jax.Array]) -> Sequence[jax.Array]:
         if isinstance(m, int) and m <= tile:
-            acc = reduce_rows(args)
-        else:
-            count = -(-m // tile)
-            split, join = _tiles_of_i(desc, args, count, tile)
+            return reduce_rows.finalize_over_i(reduce_rows(args))
+        _, args_of = _tiles_of_i(desc, args, tile)
 
-            def step(acc: Flat, item: Any) -> tuple[Flat, None]:
-                k, own = item
-                new = reduce_rows(join(own))
-                inside = k * tile + jnp.arange(tile) < m
-                kept = reduce_rows.select(inside, new, reduce_rows.neutral())
-                return reduce_rows.merge(acc, kept), None
+        def step(k: Any, acc: Flat) -> Flat:
+            inside = k * tile + jnp.arange(tile) < m
+            new = reduce_rows.select(inside, reduce_rows(args_of(k)), reduce_rows.neutral())
+            return reduce_rows.merge(acc, new)
 
-            acc, _ = lax.scan(step, reduce_rows.neutral(), (jnp.arange(count), split))
-        return reduce_rows.finalize_over_i(acc)
+        return reduce_rows.finalize_over_i(lax.fori_loop(0, -(-m // tile), step, reduce_rows.neutral()))
 
     return problem
 
 
-def _tiles_of_i(desc: Description, args: Sequence[jax.Array], count: Any, tile: int) -> tuple[Any, Any]:
-    """Arguments of role i as (count, tile, ...), and a function that puts one tile back among the others."""
-    own = [k for k, r in enumerate(desc.roles) if r == "i"]
-    padded = [pad_leading(args[k], count * tile - desc.m) for k in own]
-    split = [p.reshape(count, tile, *p.shape[1:]) for p in padded]
-    if not split:
-        split = [jnp.zeros((count, tile, 0), np.float32)]  # lax.map needs something to walk through
+def _padded(size: Any, tile: int) -> Any:
+    """Rows that tiles of this size may touch.  A symbolic size takes a tile more, which needs no comparison."""
+    return -(-size // tile) * tile if isinstance(size, int) else size + tile
 
-    def join(items: Sequence[jax.Array]) -> list[jax.Array]:
-        merged = dict(enumerate(args)) | dict(zip(own, items, strict=False))
-        return [merged[k] for k in range(len(args))]
 
-    return split, join
+def _tiles_of_i(desc: Description, args: Sequence[jax.Array], tile: int) -> tuple[Any, Callable[[Any], list[jax.Array]]]:
+    """How many rows all tiles have together, and the arguments for tile k."""
+    rows = _padded(desc.m, tile)
+    padded = [pad_leading(x, rows - desc.m) if r == "i" else x for x, r in zip(args, desc.roles, strict=True)]
+
+    def args_of(k: Any) -> list[jax.Array]:
+        return [
+            lax.dynamic_slice_in_dim(x, k * tile, tile) if r == "i" else x
+            for x, r in zip(padded, desc.roles, strict=True)
+        ]
+
+    return rows, args_of
 
 
 class _Lanes:
@@ -100,7 +107,7 @@ class _Lanes:
 
     def __init__(self, desc: Description, plan: Any, traced: TracedReduction):
         self.desc, self.plan, self.traced = desc, plan, traced
-        self.shape = () if plan.tile_i == 1 else (plan.tile_i,)
+        self.shape = () if isinstance(desc.m, int) and desc.m == 1 else (plan.tile_i,)
         self.sizes = [int(np.prod(a.shape)) for a in traced.acc_avals]
 
     # Accumulators: flat lists of lanes, and the arrays of tiles that jaxprs read.
@@ -158,7 +165,9 @@ class _Lanes:
             elif role == "i":
                 columns.append(x.reshape(-1, features).T.reshape(features, *self.shape))
             elif lanes == 1:
-                columns.append(x.reshape(-1, features))
+                column = x.reshape(-1, features)
+                symbolic = not isinstance(desc.n, int)  # then nothing says that there are enough for one chunk
+                columns.append(pad_leading(column, self.plan.unroll) if symbolic else column)
             else:
                 padded = pad_leading(x.reshape(-1, features), rows * lanes - desc.n)
                 columns.append(jnp.swapaxes(padded.reshape(rows, lanes, features), 1, 2))
@@ -262,9 +271,8 @@ class _Block:
         values_of = all_pairs(desc, plan.tile_i, tile_j)
         count = -(-desc.n // tile_j)
         mapped = axes_for(desc.roles, "j")
-        padded = [
-            pad_leading(x, count * tile_j - desc.n) if axis == 0 else x for x, axis in zip(args, mapped, strict=True)
-        ]
+        extra = _padded(desc.n, tile_j) - desc.n
+        padded = [pad_leading(x, extra) if axis == 0 else x for x, axis in zip(args, mapped, strict=True)]
 
         def body(k: Any, acc: Flat) -> Flat:
             own = [

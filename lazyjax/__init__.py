@@ -7,7 +7,9 @@
 See LazyTensor for the language, and `explain` for how a reduction runs.
 """
 
+from ._batch_axes import batch_axes
 from ._explain import explain
+from ._export import GPU_EXPORT_CHECKS
 from ._lazytensor import LazyTensor, Pm, Vi, Vj
 from ._lift import lift
 from ._reductions import Sum
@@ -15,4 +17,4 @@ from .kernels import Reduction
 
 __version__ = "0.1.0"
 
-__all__ = ["LazyTensor", "Pm", "Reduction", "Sum", "Vi", "Vj", "explain", "lift"]
+__all__ = ["GPU_EXPORT_CHECKS", "LazyTensor", "Pm", "Reduction", "Sum", "Vi", "Vj", "batch_axes", "explain", "lift"]

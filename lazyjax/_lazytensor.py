@@ -190,7 +190,7 @@ class LazyTensor(Reductions):
         if np.ndim(x) == 2:
             raise ValueError(
                 f"{name}: {argument} is {show(x)}, a 2-D array, which may be an i- or a j-variable. Say which: Vi(x) "
-                "for (M, D), Vj(x) for (N, D)."
+                "for (M, D), Vj(x) for (N, D), Pm(x) for a parameter with a batch dim."
             )
         if np.ndim(x) > 2:
             return LazyTensor._of_leaf(*data_leaf(x, None, f"{name}: {argument}"))
@@ -203,6 +203,9 @@ class LazyTensor(Reductions):
         avals = [o._aval for o in operands]
         if row.broadcast:
             _check_features(name, avals)
+        if op in _ORDERED and any(jnp.issubdtype(a.dtype, jnp.complexfloating) for a in avals):
+            kinds = " and ".join(str(a.dtype) for a in avals)
+            raise TypeError(f"{name}: the features are {kinds}, expected real numbers: complex numbers have no order.")
         instruction = (op, tuple(sorted(params.items())))
         return extend(instruction, operands, avals, name)
 
@@ -270,8 +273,8 @@ class LazyTensor(Reductions):
 
     def __getitem__(self, key: Any) -> LazyTensor:
         """Features by an int or a slice: x[..., k], x[..., a:b:c], x[:, :, k]; also x[k]."""
-        if isinstance(key, tuple):
-            key = self._feature_key(key)
+        if isinstance(key, tuple) or key is Ellipsis:
+            key = self._feature_key(key if isinstance(key, tuple) else (key,))
         size = self._shape[-1]
         if isinstance(key, slice):
             for part, value in (("start", key.start), ("stop", key.stop), ("step", key.step)):
@@ -467,6 +470,10 @@ _COMPARISONS = {
 }  # fmt: skip
 _INTERNAL = {"add", "subtract", "multiply", "divide", "floor_divide", "remainder", "power_of", "integer_power",
              "negative", "scalar_product", "take", "concat", "round", "mod", "weightedsqnorm"}  # fmt: skip
+
+
+_ORDERED = {"less", "less_equal", "greater", "greater_equal", "minimum", "maximum", "clamp", "step", "relu", "atan2",
+            "min_features", "max_features", "argmin_features", "argmax_features"}  # fmt: skip
 
 
 def _attach() -> None:

@@ -110,18 +110,26 @@ _OPTIONS = {
     "call": "use symbolic variables Vi(index, dim), whose reductions are functions",
 }
 
+# The defaults of KeOps, which ask for nothing.
+_DEFAULTS = {
+    "device_id": None, "ranges": None, "out": None, "dtype_acc": "auto", "use_double_acc": False, "sum_scheme": "auto",
+    "use_fast_math": True, "call": True,
+}  # fmt: skip
+
 
 def backend_option(options: dict[str, Any], method: str) -> str | None:
     """The backend among the options of a reduction; every other option is refused, with what to do instead."""
     options = dict(options)
     options.pop("enable_chunks", None)  # cannot change a result
     backend = options.pop("backend", None)
-    for name in options:
+    for name, value in options.items():
+        if name in _DEFAULTS and value is _DEFAULTS[name] or (isinstance(value, str) and value == _DEFAULTS.get(name)):
+            continue
         hint = _OPTIONS.get(name)
         if hint is None:
             known = "axis, dim, backend"
             raise TypeError(f"{method}: unknown option {name!r}; the options are {known}.")
-        raise TypeError(f"{method}: the option {name}={options[name]!r} is not available; {hint}.")
+        raise TypeError(f"{method}: the option {name}={value!r} is not available; {hint}.")
     if backend in (None, "auto"):
         return None
     if backend not in KERNELS:
@@ -141,6 +149,12 @@ class SymbolicReduction:
 
     def __call__(self, *arrays: Any) -> Any:
         """Bind the variables to arrays: (*B, M, D) for i, (*B, N, D) for j, (*B, D) for parameters."""
+        symbols = {leaf.symbol[0] for t in self._tensors for leaf in t._tape.leaves if leaf.symbol}
+        if len(arrays) != max(symbols) + 1:
+            raise TypeError(
+                f"the formula has the symbolic variables {sorted(symbols)}, so it needs {max(symbols) + 1} arrays, in the "
+                f"order of these indices; got {len(arrays)}."
+            )
         bound = [bind(t, arrays) for t in self._tensors]
         return reduce_tensors(bound, self._reduction, self._axis, self._backend, self._pick)
 
@@ -150,10 +164,6 @@ class SymbolicReduction:
 
 def bind(tensor: LazyTensor, arrays: Sequence[Any]) -> LazyTensor:
     """Give symbolic variables their data."""
-    symbols = {leaf.symbol[0] for leaf in tensor._tape.leaves if leaf.symbol}
-    needed = max(symbols, default=-1) + 1
-    if len(arrays) < needed:
-        raise TypeError(f"the formula has symbolic variables {sorted(symbols)}, so it needs {needed} arrays, got {len(arrays)}.")
     leaves, data = [], []
     for leaf, d in zip(tensor._tape.leaves, tensor._data, strict=True):
         if leaf.symbol is not None:
@@ -219,11 +229,22 @@ class Reductions:
         if which == "features":
             if name not in FEATURE_OPS:
                 raise ValueError(f"{name}: the features cannot be reduced by it; give the i or the j axis.")
+            if weight is not None:
+                raise ValueError(f"{name}: a weight has no meaning over the features; give the i or the j axis.")
             if options:
                 raise TypeError(f"{name}: options {sorted(options)} have no meaning over the features.")
             return self._record(FEATURE_OPS[name], shown=name)
         if which == "ij" and not isinstance(reduction, Sum):
             raise ValueError(f"{name}: both axes at once are reduced only by sum; reduce one, then the result.")
+        if isinstance(reduction, Extremum | KSmallest) and jnp.issubdtype(self.dtype, jnp.complexfloating):
+            raise TypeError(
+                f"{name}: the formula is {self.dtype}, and complex numbers have no order; reduce its real part, its "
+                "imaginary part or its modulus abs(x)."
+            )
+        if weight is not None:
+            from ._lazytensor import common_sizes
+
+            common_sizes(self._sizes, weight._sizes, f"{name} of a formula and its weight")
         tensors = [self] if weight is None else [self, weight]
         return reduce_tensors(tensors, reduction, which, backend_option(options, name), pick)  # type: ignore[arg-type]
 
@@ -363,6 +384,11 @@ class Reductions:
             raise TypeError(
                 f"{name}: b is {show(b) if not isinstance(b, LazyTensor) else 'a LazyTensor'}, expected an array (N,) or "
                 "(*B, N, E). For a sum against a formula write (K * f).sum(axis=1)."
+            )
+        if any(leaf.symbol is not None and d is None for leaf, d in zip(self._tape.leaves, self._data, strict=True)):
+            raise TypeError(
+                f"{name}: K has symbolic variables, so its size is not known yet. Make b a variable too: "
+                "(K * Vj(index, dim)).sum(axis=1), a function of the arrays."
             )
         if self._shape[-1] != 1:
             raise ValueError(

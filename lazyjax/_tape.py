@@ -78,6 +78,12 @@ class Tape:
         return self._hash
 
     def __reduce__(self) -> Any:
+        lifted = [dict(i.params)["name"] for i in self.code if i.op == "lift"]
+        if lifted:
+            raise TypeError(
+                f"A formula with lift({lifted[0]}) cannot be pickled, because the function was traced. Pickle the data, "
+                "and write the formula again."
+            )
         return Tape, (self.leaves, self.code)
 
     def __copy__(self) -> Tape:

@@ -34,7 +34,8 @@ def checked_array(x: Any, name: str) -> Any:
     if not is_array(x):
         given = x
         try:
-            x = np.asarray(x)
+            traced = isinstance(x, list | tuple) and any(isinstance(v, jax.Array) for v in x)
+            x = jnp.asarray(x) if traced else np.asarray(x)
         except ValueError as error:
             raise TypeError(f"{name}: expected an array, got {show(x)}. Pass a NumPy or JAX array.") from error
         if x.dtype.kind in "OSU":
@@ -109,6 +110,8 @@ def variable_leaf(x: Any, dim: Any, role: Role, feature_ndim: Any, name: str) ->
         index, size = static_int(x, "index", name), static_int(dim, "dim", name)
         if index < 0 or size < 1:
             raise ValueError(f"{name}({index}, {size}): expected an index of at least 0 and a dim of at least 1.")
+        if feature_ndim != 1:
+            raise ValueError(f"{name}: feature_ndim={feature_ndim!r}, expected 1: a symbolic variable has one feature axis.")
         return Leaf(role, 1, "" if role == "p" else "rows", (index, size)), None
     ndim = static_int(feature_ndim, "feature_ndim", name)
     if ndim < 1:
@@ -143,8 +146,9 @@ def leaf_aval(leaf: Leaf, x: Any) -> jax.ShapeDtypeStruct:
     """Shape and dtype of the features of a leaf."""
     if leaf.symbol is not None and x is None:
         return jax.ShapeDtypeStruct((leaf.symbol[1],), jnp.result_type(float))
-    if type(x) in (float, complex, int, bool):
-        return jax.ShapeDtypeStruct((), jax.dtypes.canonicalize_dtype(jnp.result_type(x)), weak_type=True)
+    if not hasattr(x, "shape"):  # a Python number, or the kind that JAX makes of one inside a jaxpr
+        aval = jax.typeof(x)
+        return jax.ShapeDtypeStruct((), aval.dtype, weak_type=aval.weak_type)
     shape = tuple(x.shape[x.ndim - leaf.feature_ndim :])
     dtype = jax.dtypes.canonicalize_dtype(x.dtype)
     return jax.ShapeDtypeStruct(shape, dtype, weak_type=bool(getattr(x, "weak_type", False)))

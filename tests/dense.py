@@ -1,6 +1,7 @@
 """What the tests share: data, dense references, comparison."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 
@@ -36,3 +37,49 @@ def sqdists(x, y):
 def gaussian(x, y):
     """exp(-|x_i - y_j|^2), (M, N), in NumPy."""
     return np.exp(-sqdists(np.asarray(x), np.asarray(y)))
+
+
+def derivatives_agree(f, args, seed=0, step=3e-4, tolerance=1e-7):
+    """First and second derivatives of f, forward and reverse and both orders of the two, against finite differences.
+
+    Along a random direction t, f' is compared with differences of f, and f'' with differences of f', of sixth order;
+    reverse mode is compared with forward mode through random cotangents: <c, f'(x) t> = <f'(x)^T c, t>.
+    """
+    rng = np.random.default_rng(seed)
+    args = tuple(jnp.asarray(a) for a in args)
+    t = tuple(rng.standard_normal(a.shape) for a in args)
+    moved = jax.jit(lambda k, *x: jax.jvp(f, tuple(a + k * step * d for a, d in zip(x, t, strict=True)), t))
+    at = {k: moved(float(k), *args) for k in (-3, -2, -1, 1, 2, 3)}
+    slope, bend = (
+        (45 * (at[1][n] - at[-1][n]) - 9 * (at[2][n] - at[-2][n]) + (at[3][n] - at[-3][n])) / (60 * step) for n in (0, 1)
+    )
+    c = rng.standard_normal(slope.shape)
+
+    def dot(a, b):
+        return sum(jnp.vdot(x, y) for x, y in zip(a, b, strict=True))
+
+    def along(g):
+        return lambda *x: jax.jvp(g, x, t)[1]
+
+    def gradient(*x):
+        return jax.grad(lambda *x: jnp.vdot(c, f(*x)), range(len(x)))(*x)
+
+    @jax.jit
+    def derivatives(*x):
+        return {
+            "forward": along(f)(*x),
+            "forward over forward": along(along(f))(*x),
+            "reverse": dot(gradient(*x), t),
+            "forward over reverse": dot(along(gradient)(*x), t),
+            "reverse over reverse": dot(jax.grad(lambda *x: dot(gradient(*x), t), range(len(x)))(*x), t),
+            "reverse over forward": dot(jax.grad(lambda *x: jnp.vdot(c, along(f)(*x)), range(len(x)))(*x), t),
+        }
+
+    found = derivatives(*args)
+    for name, expected in (("forward", slope), ("forward over forward", bend)):
+        scale = np.maximum(1.0, np.abs(bend).max(0))
+        close(found[name] / scale, expected / scale, tolerance, name)
+    for name in ("reverse", "forward over reverse", "reverse over reverse", "reverse over forward"):
+        forward = found["forward over forward" if "over" in name else "forward"]
+        scale = np.abs(c * forward).max()
+        close(found[name] / scale, jnp.vdot(c, forward) / scale, 1e-10, name)

@@ -1,0 +1,63 @@
+"""Run the reductions of a function on a kernel of the test's choice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+from jax.extend.core import Literal
+
+from lazyjax.kernels import Description
+from lazyjax.kernels.planner import XlaPlan
+from lazyjax.kernels import dense, pallas_triton, xla
+
+Run = Callable[[Description, Sequence[jax.Array]], Sequence[jax.Array]]
+
+
+def run_on(f: Callable[..., Any], run: Run, *args: jax.Array) -> Any:
+    """f(*args), every `map_reduce` equation of its jaxpr being run by `run(description, arrays)`."""
+    closed, shape = jax.make_jaxpr(f, return_shape=True)(*args)
+    outs = _evaluate(closed.jaxpr, closed.consts, args, run)
+    return jax.tree.unflatten(jax.tree.structure(shape), outs)
+
+
+def _evaluate(jaxpr: Any, consts: Any, args: Any, run: Run) -> list[Any]:
+    env = dict(zip(jaxpr.constvars, consts, strict=True)) | dict(zip(jaxpr.invars, args, strict=True))
+    read = lambda v: v.val if isinstance(v, Literal) else env[v]  # noqa: E731
+    for eqn in jaxpr.eqns:
+        values = [read(v) for v in eqn.invars]
+        inner = eqn.params.get("jaxpr")
+        if eqn.primitive.name == "map_reduce":
+            out = run(eqn.params["desc"], values)
+        elif eqn.primitive.name in ("jit", "pjit") and any(e.primitive.name == "map_reduce" for e in inner.jaxpr.eqns):
+            out = _evaluate(inner.jaxpr, inner.consts, values, run)
+        else:
+            out = eqn.primitive.bind(*values, **eqn.params)
+        env.update(zip(eqn.outvars, out if eqn.primitive.multiple_results else [out], strict=True))
+    return [read(v) for v in jaxpr.outvars]
+
+
+def on_xla(plan: XlaPlan) -> Run:
+    return lambda desc, args: xla.lower(desc, plan)(*args)
+
+
+def on_pallas(block_i: int, block_j: int) -> Run:
+    """The GPU kernel, interpreted on the CPU."""
+
+    def run(desc: Description, args: Sequence[jax.Array]) -> Sequence[jax.Array]:
+        assert pallas_triton.supports(desc, "cuda") is None
+        return pallas_triton.lower(desc, pallas_triton.TritonPlan(block_i, block_j, interpret=True))(*args)
+
+    return run
+
+
+RUNS: dict[str, Run] = {
+    "dense": lambda desc, args: dense.lower(desc, None)(*args),
+    "lanes": on_xla(XlaPlan("lanes", tile_i=16, unroll=4, group=3)),
+    "lanes, j cut": on_xla(XlaPlan("lanes", tile_i=64, unroll=2, segments=4, group=2)),
+    "lanes, few problems together": on_xla(XlaPlan("lanes", tile_i=64, unroll=4, problems=2)),
+    "block": on_xla(XlaPlan("block", tile_i=16, tile_j=8, problems=1)),
+    "block, whole": on_xla(XlaPlan("block", tile_i=64, tile_j=64)),
+    "pallas-triton, interpreted": on_pallas(16, 32),
+}

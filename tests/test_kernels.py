@@ -1,0 +1,54 @@
+"""Every kernel, on ragged tiles, gives dense JAX's numbers for every reduction: values, gradients, batches."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from .cases import CASES, Case, arguments
+from .kernels_of import RUNS, run_on
+
+M, N = 21, 37
+
+
+def _programs(f: Any, smooth: bool) -> Any:
+    def values(x: Any, y: Any, b: Any, s: Any) -> Any:
+        batch = jnp.stack([y, 2 * y, y - 1])
+        outs = [f(x, y, b, s), jax.vmap(f, in_axes=(None, 0, None, None))(x, batch, b, s)]
+        if smooth:
+            outs.append(jax.grad(lambda *a: jnp.sum(jnp.sin(f(*a))), (0, 1, 2, 3))(x, y, b, s))
+        return outs
+
+    return values
+
+
+# The other shapes of the tiled loop differ in how they walk, which values alone show.
+WITH_GRADIENTS = ("lanes", "block", "pallas-triton, interpreted")
+
+
+@pytest.mark.parametrize("kernel", RUNS)
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_kernel(case: Case, kernel: str) -> None:
+    args, smooth = arguments(M, N), case.smooth and kernel in WITH_GRADIENTS
+    got = jax.jit(lambda *a: run_on(_programs(case.ours, smooth), RUNS[kernel], *a))(*args)
+    want = jax.jit(_programs(case.dense, smooth))(*args)
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+        assert a.shape == b.shape and a.dtype == b.dtype
+        np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9 * float(jnp.max(jnp.abs(b))))
+
+
+@pytest.mark.parametrize("m, n", [(1, 1), (1, 300), (300, 1), (2, 3), (64, 64), (65, 129)])
+@pytest.mark.parametrize("kernel", RUNS)
+def test_sizes(kernel: str, m: int, n: int) -> None:
+    """Sizes below, at and just above the tiles."""
+    cases = [c for c in CASES if c.name in ("K @ b", "argmin", "sum over both", "logsumexp")]
+    args = arguments(m, n)
+    programs = {c.name: c for c in cases}
+    got = jax.jit(lambda *a: run_on(lambda *b: [c.ours(*b) for c in programs.values()], RUNS[kernel], *a))(*args)
+    want = jax.jit(lambda *a: [c.dense(*a) for c in programs.values()])(*args)
+    for a, b in zip(got, want, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9)

@@ -99,13 +99,13 @@ def _trace(fn: Callable[..., Any], avals: tuple[Any, ...], name: str) -> tuple[A
 
 def _check(closed: Any, name: str) -> None:
     remedy = "A formula is computed for many pairs at once, in any order: keep to functions without side effects."
-    if closed.effects:
-        raise TypeError(f"lift({name}): the function has side effects ({', '.join(map(str, closed.effects))}). {remedy}")
     for op in _primitives(closed.jaxpr):
         if "callback" in op:
             raise TypeError(f"lift({name}): the function calls back to Python ({op}). {remedy}")
-        if op in _COLLECTIVES:
+        if op.startswith(_COLLECTIVES):
             raise TypeError(f"lift({name}): the function communicates between devices ({op}). {remedy}")
+    if closed.effects:
+        raise TypeError(f"lift({name}): the function has side effects ({', '.join(map(str, closed.effects))}). {remedy}")
 
 
 def _primitives(jaxpr: Any) -> set[str]:

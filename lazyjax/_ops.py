@@ -109,8 +109,24 @@ def _relu(x: Any) -> Any:
     return jnp.where(x < 0, jnp.zeros_like(x), x)
 
 
-def _abs(x: Any) -> Any:
+@jax.custom_jvp
+def _modulus(x: Any) -> Any:
     return jnp.abs(x)
+
+
+@_modulus.defjvp
+def _modulus_jvp(primals: Any, tangents: Any) -> Any:
+    (x,), (t,) = primals, tangents
+    r = _modulus(x)
+    if not jnp.iscomplexobj(x):
+        return r, jnp.sign(x) * t  # JAX itself takes the derivative 1 at 0
+    zero = r == 0
+    along = x.real * t.real + x.imag * t.imag
+    return r, jnp.where(zero, jnp.zeros_like(r), along / jnp.where(zero, jnp.ones_like(r), r))
+
+
+def _abs(x: Any) -> Any:
+    return _modulus(x) if jnp.issubdtype(jnp.result_type(x), jnp.inexact) else jnp.abs(x)
 
 
 def _or(x: Any, y: Any) -> Any:

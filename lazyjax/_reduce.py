@@ -129,7 +129,7 @@ def backend_option(options: dict[str, Any], method: str) -> str | None:
         if hint is None:
             known = "axis, dim, backend"
             raise TypeError(f"{method}: unknown option {name!r}; the options are {known}.")
-        raise TypeError(f"{method}: the option {name}={value!r} is not available; {hint}.")
+        raise TypeError(f"{method}: the option {name}={value if isinstance(value, str) else show(value)} is not available; {hint}.")
     if backend in (None, "auto"):
         return None
     if backend not in KERNELS:

@@ -18,7 +18,7 @@ DTYPES = (
     "uint8", "uint16", "uint32", "bool",
 )  # fmt: skip
 
-_ROLE_NAME = {"i": "i-variable", "j": "j-variable", "p": "parameter"}
+_ROLE_NAME = {"i": "an i-variable", "j": "a j-variable", "p": "a parameter"}
 _SIDES: list[Role] = ["i", "j"]
 
 
@@ -136,7 +136,7 @@ def variable_leaf(x: Any, dim: Any, role: Role, feature_ndim: Any, name: str) ->
     if x.ndim < ndim + 1:
         features = "D" if ndim == 1 else ", ".join(f"D{k + 1}" for k in range(ndim))
         raise ValueError(
-            f"{name}: {show(x)} is not an {_ROLE_NAME[role]} (*B, {rows}, {features}). Scalars for each row are "
+            f"{name}: {show(x)} is not {_ROLE_NAME[role]} (*B, {rows}, {features}). Scalars for each row are "
             f"({rows}, 1): write x[:, None]."
         )
     return Leaf(role, ndim, "rows"), x

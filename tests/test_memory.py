@@ -13,10 +13,10 @@ from .cases import CASES, SMOOTH, Case
 SIZE = 4096
 PAIRS = SIZE * SIZE * 4  # bytes of one float32 array of all pairs: 67 MB
 
-# Temporaries may hold some arrays of (M + N) rows with a few features (K values and indices, cotangents, saved
-# results): 16 features of 2 * 4096 rows are 0.5 MB; and tiles of a size that does not grow with M or N, for which the
-# planner allows 2**20 elements, 4 MB. Together well below a tenth of one array of pairs.
-LIMIT = 16 * (2 * SIZE) * 4 + (1 << 20) * 4
+# Temporaries may hold arrays of M or N rows with a few features: the derivative of K = 4 smallest vectors of D = 2
+# keeps 8 values, 8 indices and the 16 features of the gathered winners, 32 of M + N rows (1 MB); and tiles of a size
+# that grows with neither, for which the planner allows 2**20 elements (4 MB).
+LIMIT = 32 * (2 * SIZE) * 4 + (1 << 20) * 4
 
 
 def _temporaries(f: Any) -> int:

@@ -29,7 +29,7 @@ def save(path: Path, source: np.ndarray, target: np.ndarray, result: np.ndarray)
     """The two photographs and the recoloured one, side by side, as an image file."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(15, 3.6), layout="constrained")
+    figure = Figure(figsize=(15, 3.7), layout="constrained")
     titles = ("photograph", "palette", "photograph with that palette")
     for axes, image, title in zip(figure.subplots(1, 3), (source, target, result), titles, strict=True):
         axes.imshow(np.clip(image, 0, 1), interpolation="lanczos")
@@ -97,7 +97,8 @@ def report(data: Photographs, output: Path) -> None:
             step = compute(data)
             seconds, rate = f"{step.seconds:.2f} s", f"{step.pairs / step.seconds:.3g}"
             dense = f"{4 * step.pairs / 1e9:.3g} GB"
-            out.print(f"{name}\n    {seconds}, {rate} pairs/s; the dense matrix would have had {dense}")
+            out.print(f"{name}: {compute.__doc__}")
+            out.print(f"    {seconds}, {rate} pairs/s; the dense matrix would have had {dense}")
             out.print(f"    {step.said}")
             closing.add_row(name, seconds, rate, dense, f"{step.error:.0e}", peak_memory())
             bar.advance(task)

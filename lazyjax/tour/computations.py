@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -35,7 +37,7 @@ def kernel_energy(x: jax.Array, y: jax.Array, b: jax.Array, sigma: float = SIGMA
 def log_density(x: jax.Array, y: jax.Array, sigma: float = SIGMA) -> jax.Array:
     """log mean_j exp(-|x_i - y_j|^2 / 2 sigma^2), the density of y around x: (M, 3), (N, 3) -> (M,)."""
     exponent = -squared_distances(x, y) / (2.0 * sigma**2)
-    return exponent.logsumexp(axis=1)[:, 0] - jnp.log(float(len(y)))
+    return exponent.logsumexp(axis=1)[:, 0] - math.log(len(y))
 
 
 def potential(x: jax.Array, y: jax.Array, epsilon: float = EPSILON, sweeps: int = 40) -> jax.Array:
@@ -51,13 +53,13 @@ def potential(x: jax.Array, y: jax.Array, epsilon: float = EPSILON, sweeps: int 
     Returns:
         g (N,), in units of the squared distance.
     """
-    f, g = jnp.zeros(len(x)), jnp.zeros(len(y))
+    f, g = jnp.zeros(len(x), x.dtype), jnp.zeros(len(y), y.dtype)
     cooling = max(1, 2 * sweeps // 3)
     cost = squared_distances(x, y)
     for k in range(sweeps):
         t = float(epsilon ** min(1.0, k / cooling))  # one compilation serves every temperature: floats are data
-        f = -t * (((Vj(g[:, None]) - cost) / t).logsumexp(axis=1)[:, 0] - np.log(len(y)))
-        g = -t * (((Vi(f[:, None]) - cost) / t).logsumexp(axis=0)[:, 0] - np.log(len(x)))
+        f = -t * (((Vj(g[:, None]) - cost) / t).logsumexp(axis=1)[:, 0] - math.log(len(y)))
+        g = -t * (((Vi(f[:, None]) - cost) / t).logsumexp(axis=0)[:, 0] - math.log(len(x)))
     return g
 
 

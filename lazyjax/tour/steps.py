@@ -27,7 +27,7 @@ class Photographs(NamedTuple):
     @property
     def signal(self) -> jax.Array:
         """(N, 4): the colours of y and 1, over N."""
-        return jnp.concatenate([self.y, jnp.ones((len(self.y), 1))], axis=1) / len(self.y)
+        return jnp.concatenate([self.y, jnp.ones((len(self.y), 1), self.y.dtype)], axis=1) / len(self.y)
 
     @property
     def rows(self) -> np.ndarray:
@@ -57,7 +57,7 @@ def _timed(compute: Callable[[], Any]) -> tuple[Any, float]:
 
 
 def find_nearest(data: Photographs) -> Step:
-    """Each colour of one photograph meets the nearest one of the other."""
+    """argmin over j of |x_i - y_j|^2."""
     x, y = data.x, data.y
     index, seconds = _timed(lambda: nearest(x, y))
     distance = np.linalg.norm(np.asarray(x) - np.asarray(y)[np.asarray(index)], axis=-1)
@@ -68,7 +68,7 @@ def find_nearest(data: Photographs) -> Step:
 
 
 def multiply(data: Photographs) -> Step:
-    """A kernel matrix times four columns."""
+    """K @ b, with K_ij = exp(-|x_i - y_j| / sigma) and b of four columns."""
     x, y, b = data.x, data.y, data.signal
     product, seconds = _timed(lambda: kernel_product(x, y, b))
     error = discrepancy(product, data.rows, lambda i: _kernel_row(x[i], y, b))
@@ -76,7 +76,7 @@ def multiply(data: Photographs) -> Step:
 
 
 def differentiate(data: Photographs) -> Step:
-    """The gradient with respect to x of a function of that product."""
+    """jax.grad, with respect to x, of the sum of the squares of that product."""
     x, y, b = data.x, data.y, data.signal
     slope, seconds = _timed(lambda: jax.grad(kernel_energy)(x, y, b))
     error = discrepancy(slope, data.rows, lambda i: _gradient_row(x[i], y, b))
@@ -84,7 +84,7 @@ def differentiate(data: Photographs) -> Step:
 
 
 def estimate_density(data: Photographs) -> Step:
-    """How common each colour of one photograph is in the other."""
+    """logsumexp over j of -|x_i - y_j|^2 / 2 sigma^2."""
     x, y = data.x, data.y
     density, seconds = _timed(lambda: log_density(x, y))
     error = discrepancy(density, data.rows, lambda i: _density_row(x[i], y))
@@ -93,7 +93,7 @@ def estimate_density(data: Photographs) -> Step:
 
 
 def transfer(data: Photographs) -> Step:
-    """Every pixel of one photograph, in the colours of the other."""
+    """sumsoftmaxweight: each pixel of one photograph as a mean of colours of the other, balanced by logsumexp."""
     count = min(SUPPORT, len(data.x), len(data.y))
     palette, pixels = data.y[:count], jnp.asarray(data.source.reshape(-1, 3))
     g, balancing = _timed(lambda: potential(data.x[:count], palette))
@@ -106,10 +106,10 @@ def transfer(data: Photographs) -> Step:
 
 
 STEPS: dict[str, Callable[[Photographs], Step]] = {
-    "nearest colour (argmin)": find_nearest,
-    "kernel product (K @ b)": multiply,
-    "its gradient (jax.grad)": differentiate,
-    "density (logsumexp)": estimate_density,
+    "nearest colour": find_nearest,
+    "kernel product": multiply,
+    "its gradient": differentiate,
+    "log-density": estimate_density,
     "colour transfer": transfer,
 }
 

@@ -1,0 +1,1 @@
+"""Measurements beside peers: `python -m bench`, and `python -m bench.tutorial` for KeOps' tutorial at full size."""

@@ -1,7 +1,7 @@
 """KeOps' tutorial "A wrapper for NumPy and PyTorch arrays", at its full size, with time and peak memory of each step.
 
-    python -m bench.tutorial                 # M = 100,000, N = 200,000
-    python -m bench.tutorial --m 1000 --n 2000
+python -m bench.tutorial                 # M = 100,000, N = 200,000
+python -m bench.tutorial --m 1000 --n 2000
 """
 
 from __future__ import annotations

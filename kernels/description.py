@@ -99,6 +99,5 @@ class Description:
         values = self.pair.out_avals
         lead = (*self.batch, self.m) if self.over == "j" else self.batch
         return tuple(
-            jax.ShapeDtypeStruct((*lead, *a.shape), a.dtype)
-            for a in self.reduction.out_avals(values, self.index_dtype)
+            jax.ShapeDtypeStruct((*lead, *a.shape), a.dtype) for a in self.reduction.out_avals(values, self.index_dtype)
         )

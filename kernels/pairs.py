@@ -35,11 +35,14 @@ def nothing(desc: Description) -> Callable[..., Sequence[jax.Array]]:
         del args
         values = desc.pair.out_avals
         row = desc.reduction.finalize(desc.reduction.init(values), values)
-        return [
-            jnp.broadcast_to(jnp.asarray(x, o.dtype), o.shape) for x, o in zip(row, desc.outputs, strict=True)
-        ]
+        return [jnp.broadcast_to(jnp.asarray(x, o.dtype), o.shape) for x, o in zip(row, desc.outputs, strict=True)]
 
     return run
+
+
+def padded_size(size: Any, tile: int) -> Any:
+    """Rows that tiles of this size may touch.  A symbolic size takes a tile more, which needs no comparison."""
+    return -(-size // tile) * tile if isinstance(size, int) else size + tile
 
 
 def pad_leading(x: jax.Array, extra: Any) -> jax.Array:

@@ -134,7 +134,8 @@ def _problem(desc: Description, plan: TritonPlan, args: Sequence[jax.Array]) -> 
     out_sizes = [math.prod(a.shape) for a in traced.out_avals]
     programs = pl.cdiv(m, rows)
 
-    flat, avals, roles = [], [], []
+    flat: list[Any] = []
+    avals, roles = [], []
     for role, aval, x in zip(desc.roles, desc.pair.in_avals, args, strict=True):
         if x.size:
             x = x.astype(jnp.int32) if x.dtype == bool else x  # Triton stores booleans as bytes of its own
@@ -171,7 +172,7 @@ def _problem(desc: Description, plan: TritonPlan, args: Sequence[jax.Array]) -> 
                 items.append(x != 0 if aval.dtype == bool else x.astype(computing(aval.dtype)))
             return tiles(aval.shape, items)
 
-        fixed = [
+        fixed: list[Any] = [
             None if r == "j" else load(r, a, ref, i, here) for r, a, ref in zip(roles, avals, refs_of, strict=True)
         ]
         blocks = pl.cdiv(n, columns)

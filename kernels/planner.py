@@ -35,10 +35,10 @@ class UnsupportedError(ValueError):
 class XlaPlan:
     """Tiles of the `xla` kernel."""
 
-    shape: Literal["lanes", "block"]
+    shape: Literal["lanes", "block", "groups"]
     tile_i: int
-    tile_j: int = 0  # block: pairs of one row that are held at once
-    unroll: int = 1  # lanes: j's written out in the loop body
+    tile_j: int = 0  # block: pairs of one row that are held at once; groups: minima of one row
+    unroll: int = 1  # lanes: j's written out in the loop body; groups: pairs of a group
     segments: int = 1  # lanes: parts of j that run side by side where i alone is too short
     group: int = 256  # lanes: chunks that are summed before they meet the total
     problems: int | None = None  # batch: problems that are vectorised together
@@ -120,7 +120,7 @@ def plan_xla(desc: Description, cost: int | str) -> XlaPlan:
     if isinstance(cost, str):
         return _block(desc, cost)
     if desc.reduction.prefers_block:
-        return _block(desc, "the reduction selects among many values at once")
+        return _groups(desc, cost) or _block(desc, "the reduction selects among many values at once")
     if cost > SCALARS:
         return _block(desc, f"{cost} operations on one pair are too many to unroll")
     traced = trace(desc.reduction, tuple((v.shape, v.dtype) for v in desc.pair.out_avals), desc.index_dtype)
@@ -151,6 +151,22 @@ def _block(desc: Description, reason: str) -> XlaPlan:
     tile_j = _balanced(n, max(64, pairs // tile_i)) if isinstance(n, int) else side
     together = max(1, pairs // (tile_i * tile_j))
     return XlaPlan("block", tile_i, tile_j=tile_j, problems=together, reason=reason)
+
+
+# Pairs whose minimum stands for them while the K smallest are searched.
+GROUP = 32
+
+
+def _groups(desc: Description, cost: int) -> XlaPlan | None:
+    """Group minima, where there are so many pairs that looking again at K groups costs little."""
+    k, m, n = desc.reduction.k, desc.m, desc.n
+    scalar = all(math.prod(v.shape) == 1 for v in desc.pair.out_avals)
+    if not (k and scalar and isinstance(m, int) and isinstance(n, int) and n >= 8 * k * GROUP and cost <= SCALARS):
+        return None
+    tile = _balanced(m, 1024)
+    stretch = max(2 * k, (1 << 20) // tile)  # minima that are held at once
+    reason = "minima of groups find the K smallest"
+    return XlaPlan("groups", tile, tile_j=stretch, unroll=GROUP, problems=1, reason=reason)
 
 
 def _balanced(size: int, most: int) -> int:

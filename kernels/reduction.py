@@ -30,6 +30,8 @@ class Reduction:
 
     # Whether `block` is much cheaper than `fold`: the reduction selects among many values at once.
     prefers_block = False
+    # How many values a selection keeps of each row (0: it is not a selection); see `group_minimum`.
+    k = 0
 
     def init(self, values: Values) -> Accumulator:
         """The neutral element; `values` holds the shape and dtype of each value of a pair."""
@@ -59,7 +61,7 @@ class Reduction:
 
     def block(self, values: Values, indices: jax.Array, valid: jax.Array) -> Accumulator:
         """The accumulator of a long block: values (T, *F), indices (T,), valid (T,) marks real pairs."""
-        lifted = jax.vmap(lambda v, k: self.lift(v, k))(tuple(values), indices)
+        lifted = jax.vmap(self.lift)(tuple(values), indices)
         neutral = self.init([jax.ShapeDtypeStruct(v.shape[1:], v.dtype) for v in values])
 
         def masked(x: Any, e: Any) -> Any:
@@ -67,6 +69,14 @@ class Reduction:
             return jnp.where(valid.reshape(valid.shape + (1,) * e.ndim), x, e)
 
         return tree_merge(jax.vmap(self.merge), jax.tree.map(masked, lifted, neutral))
+
+    def group_minimum(self) -> Reduction:
+        """Of a selection of the k best values: the reduction to the best value alone (see `xla_groups`)."""
+        raise NotImplementedError
+
+    def k_smallest(self, minima: jax.Array, k: int) -> jax.Array:
+        """Of a selection: the positions of the k best along the last axis, the lowest position first among equals."""
+        raise NotImplementedError
 
     def tangent(self, call: Any) -> tuple[Sequence[Any], Sequence[Any]]:
         """The results and their tangents, written with other reductions: see `lazyjax._calculus.Call`."""
@@ -93,14 +103,11 @@ def tree_merge(merge: Callable[[Any, Any], Any], acc: Any) -> Any:
     size = jax.tree.leaves(acc)[0].shape[0]
     while size > 1:
         half = size // 2
-
-        def part(start: int, stop: int, acc: Any = acc) -> Any:
-            return jax.tree.map(lambda x: lax.slice_in_dim(x, start, stop), acc)
-
-        merged = merge(part(0, half), part(half, 2 * half))
+        low = jax.tree.map(lambda x, h=half: x[:h], acc)
+        high = jax.tree.map(lambda x, h=half: x[h : 2 * h], acc)
+        merged = merge(low, high)
         if size % 2:
-            rest = part(2 * half, size)
-            merged = jax.tree.map(lambda x, r: lax.concatenate([x, r], 0), merged, rest)
+            merged = jax.tree.map(lambda x, y: lax.concatenate([x, y[-1:]], 0), merged, acc)
         acc, size = merged, half + size % 2
     return jax.tree.map(lambda x: lax.squeeze(x, (0,)), acc)
 
@@ -158,5 +165,6 @@ def _trace(reduction: Reduction, values: Any, index_dtype: Any, context: Any) ->
 def trace(reduction: Reduction, values: Any, index_dtype: Any) -> TracedReduction:
     """Trace a reduction once for each shape, dtype and numeric configuration."""
     # Tracing a constant depends on these switches: jaxprs made under one must not serve another.
-    context = (jax.config.jax_enable_x64, jax.config.jax_numpy_dtype_promotion)
+    config: Any = jax.config
+    context = (config.jax_enable_x64, config.jax_numpy_dtype_promotion)
     return _trace(reduction, values, index_dtype, context)

@@ -342,7 +342,7 @@ def evaluate(
 
 
 def _step(eqn: Any, computing: Callable[[Any], np.dtype]) -> Step:
-    aval = eqn.outvars[0].aval
+    aval: Any = eqn.outvars[0].aval
     params = dict(eqn.params)
     if "new_dtype" in params:
         params["new_dtype"] = computing(params["new_dtype"])

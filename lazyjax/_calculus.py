@@ -35,9 +35,7 @@ def prune(pair: PairFunction, used_outputs: Sequence[bool] | None = None) -> tup
 
 
 @functools.lru_cache(maxsize=1024)
-def pruned(
-    pair: PairFunction, used_outputs: tuple[bool, ...], context: Any
-) -> tuple[PairFunction, tuple[bool, ...]]:
+def pruned(pair: PairFunction, used_outputs: tuple[bool, ...], context: Any) -> tuple[PairFunction, tuple[bool, ...]]:
     """`prune`, remembered: the same description must come back as the same object."""
     del context
     return prune(pair, used_outputs)

@@ -16,13 +16,23 @@ import jax
 # `auto_insert_reshard` is what every built-in primitive calls before `bind`, so that replicated and sharded
 # operands may meet inside shard_map.
 from jax._src.core import ShapedArray, auto_insert_reshard
-from jax.extend.core import Primitive
+from jax.extend.core import ClosedJaxpr, Primitive
 from jax.interpreters import ad, batching, mlir
 from jax.interpreters import partial_eval as pe
 
 __all__ = [
-    "Primitive", "ShapedArray", "ad", "align_manual_axes", "batching", "dce", "lower_without_manual_axes", "mlir",
-    "inner_jaxprs", "out_aval", "register_dce", "trace_context",
+    "Primitive",
+    "ShapedArray",
+    "ad",
+    "align_manual_axes",
+    "batching",
+    "dce",
+    "inner_jaxprs",
+    "lower_without_manual_axes",
+    "mlir",
+    "out_aval",
+    "register_dce",
+    "trace_context",
 ]  # fmt: skip
 
 align_manual_axes = auto_insert_reshard
@@ -30,7 +40,7 @@ align_manual_axes = auto_insert_reshard
 
 def trace_context() -> tuple[Any, ...]:
     """The configuration that a traced jaxpr depends on."""
-    c = jax.config
+    c: Any = jax.config
     return (
         c.jax_enable_x64, c.jax_numpy_dtype_promotion, c.jax_default_matmul_precision, c.jax_numpy_rank_promotion,
     )  # fmt: skip
@@ -39,16 +49,16 @@ def trace_context() -> tuple[Any, ...]:
 def dce(closed: Any, used_outputs: Sequence[bool]) -> tuple[Any, list[bool]]:
     """A closed jaxpr with only the outputs asked for, and which of its inputs are still read."""
     jaxpr, used = pe.dce_jaxpr(closed.jaxpr, list(used_outputs))
-    return jax.extend.core.ClosedJaxpr(jaxpr, closed.consts), list(used)
+    return ClosedJaxpr(jaxpr, closed.consts), list(used)
 
 
 def register_dce(primitive: Any, rule: Callable[..., Any]) -> None:
     """Register rule(used_outputs, eqn) -> (used_inputs, new equation or None)."""
-    parameters = inspect.signature(pe.dce_rules[jit_primitive()]).parameters
-    if len(parameters) == 2:  # jax 0.10
-        pe.dce_rules[primitive] = rule
+    rules: Any = pe.dce_rules
+    if len(inspect.signature(rules[jit_primitive()]).parameters) == 2:  # jax 0.10
+        rules[primitive] = rule
     else:  # jax 0.12 also tells which mutable references are live; we have none
-        pe.dce_rules[primitive] = lambda used, live, eqn: rule(used, eqn)
+        rules[primitive] = lambda used, live, eqn: rule(used, eqn)
 
 
 def jit_primitive() -> Any:

@@ -26,7 +26,7 @@ def formula(tensor: Any, limit: int = 400) -> str:
         if op == "constant":
             text = str(values["value"])
         elif op == "lift":
-            text = f"{values['name'] if 'name' in values else 'lift'}({', '.join(args)})"
+            text = f"{values['name']}({', '.join(args)})"
         elif op == "take":
             start, stop, step = values["start"], values["stop"], values["step"]
             text = f"{_atom(args[0])}[{start if stop == start + 1 else f'{start}:{stop}:{step}'}]"

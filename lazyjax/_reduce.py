@@ -123,7 +123,7 @@ def backend_option(options: dict[str, Any], method: str) -> str | None:
     options.pop("enable_chunks", None)  # cannot change a result
     backend = options.pop("backend", None)
     for name, value in options.items():
-        if name in _DEFAULTS and value is _DEFAULTS[name] or (isinstance(value, str) and value == _DEFAULTS.get(name)):
+        if name in _DEFAULTS and type(value) is type(_DEFAULTS[name]) and value == _DEFAULTS[name]:
             continue
         hint = _OPTIONS.get(name)
         if hint is None:
@@ -231,7 +231,7 @@ class Reductions:
                 raise ValueError(f"{name}: the features cannot be reduced by it; give the i or the j axis.")
             if weight is not None:
                 raise ValueError(f"{name}: a weight has no meaning over the features; give the i or the j axis.")
-            if options:
+            if backend_option(options, name) is not None:
                 raise TypeError(f"{name}: options {sorted(options)} have no meaning over the features.")
             return self._record(FEATURE_OPS[name], shown=name)
         if which == "ij" and not isinstance(reduction, Sum):

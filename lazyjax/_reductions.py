@@ -278,10 +278,16 @@ class KSmallest(Reduction):
     NaN is skipped; ties are ordered by index; where there are fewer than k, inf and -1 follow.
     """
 
-    k: int
+    k: int = 1
     wanted: Wanted = "value"
 
     prefers_block = True
+
+    def group_minimum(self) -> Reduction:
+        return Extremum()
+
+    def k_smallest(self, minima: jax.Array, k: int) -> jax.Array:
+        return lax.top_k(_negate(minima), k)[1]
 
     def init(self, values: Values) -> Any:
         (v,) = values

@@ -8,9 +8,8 @@ from typing import Any
 import jax
 from jax.extend.core import Literal
 
-from lazyjax.kernels import Description
+from lazyjax.kernels import Description, dense, pallas_triton, xla
 from lazyjax.kernels.planner import XlaPlan
-from lazyjax.kernels import dense, pallas_triton, xla
 
 Run = Callable[[Description, Sequence[jax.Array]], Sequence[jax.Array]]
 
@@ -52,6 +51,13 @@ def on_pallas(block_i: int, block_j: int) -> Run:
     return run
 
 
+def on_groups(desc: Description, args: Sequence[jax.Array]) -> Sequence[jax.Array]:
+    """Group minima for selections of scalar values, where the planner may choose them; lanes for the rest."""
+    selects = desc.reduction.k and all(v.size == 1 for v in desc.pair.out_avals)
+    plan = XlaPlan("groups", tile_i=16, tile_j=5, unroll=4, problems=1) if selects else XlaPlan("lanes", tile_i=16)
+    return xla.lower(desc, plan)(*args)
+
+
 RUNS: dict[str, Run] = {
     "dense": lambda desc, args: dense.lower(desc, None)(*args),
     "lanes": on_xla(XlaPlan("lanes", tile_i=16, unroll=4, group=3)),
@@ -59,5 +65,6 @@ RUNS: dict[str, Run] = {
     "lanes, few problems together": on_xla(XlaPlan("lanes", tile_i=64, unroll=4, problems=2)),
     "block": on_xla(XlaPlan("block", tile_i=16, tile_j=8, problems=1)),
     "block, whole": on_xla(XlaPlan("block", tile_i=64, tile_j=64)),
+    "groups": on_groups,
     "pallas-triton, interpreted": on_pallas(16, 32),
 }

@@ -269,8 +269,8 @@ def test_logsumexp_of_infinities():
     rows = np.asarray([[-INF, -INF], [-INF, 2.0], [INF, 1.0], [INF, INF], [1000.0, 1000.0], [-1000.0, -1000.0]])
     expected = np.asarray([[-INF], [2.0], [INF], [INF], [1000 + np.log(2)], [-1000 + np.log(2)]])
     close(matrix(rows).logsumexp(axis=1), expected)
-    slope = jax.grad(lambda rows: matrix(rows).logsumexp(axis=1)[jnp.asarray([0, 1, 4, 5])].sum())(rows)
-    close(slope, [[0, 0], [0, 1], [0, 0], [0, 0], [0.5, 0.5], [0.5, 0.5]])
+    slope = jax.grad(lambda rows: matrix(rows).logsumexp(axis=1).sum())(rows[[0, 1, 4, 5]])
+    close(slope, [[0, 0], [0, 1], [0.5, 0.5], [0.5, 0.5]])
 
 
 def test_logsumexp_with_signed_weights():

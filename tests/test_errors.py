@@ -1,6 +1,9 @@
 """Every misuse raises at the call that is wrong, with what came, what was expected and what to do."""
 
+# ruff: noqa: E501, PLW0108, RUF005  (a table: one misuse on one line, spelled as a user would)
+
 import dataclasses
+import pickle
 
 import jax
 import jax.numpy as jnp
@@ -289,8 +292,6 @@ def test_options_over_the_features_are_refused():
 
 
 def test_a_lifted_function_cannot_be_pickled():
-    import pickle
-
     with pytest.raises(TypeError, match=r"lift\(pair\) cannot be pickled.*write the formula again"):
         pickle.dumps(lazyjax.lift(pair)(x_i, y_j))
 

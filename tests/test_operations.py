@@ -242,13 +242,18 @@ def test_values(dtype, tolerance):
 
 
 SMOOTH = list({row.op: row for row in reversed(TABLE) if row.smooth}.values())
+OVER_FEATURES = ("scalar_product", "sqnorm2", "norm2", "normalize", "sqdist", "weightedsqnorm", "difference_matrix",
+                 "take", "concat")  # fmt: skip
+VECTOR = [row for row in SMOOTH if row.op in OVER_FEATURES or row.op.endswith("_features")]
+ELEMENTWISE = [row for row in SMOOTH if row not in VECTOR]
 
 
-@pytest.mark.parametrize("part", range(4))
-def test_derivatives_against_finite_differences(part):
-    rows = SMOOTH[part::4]
+@pytest.mark.parametrize(
+    ("rows", "size"), [(VECTOR, 2), *((ELEMENTWISE[k::3], 1) for k in range(3))], ids=["vector", "0", "1", "2"]
+)
+def test_derivatives_against_finite_differences(rows, size):
     derivatives_agree(
-        lambda u, v: LazyTensor.cat([lazy_values(row, u, v) for row in rows]).sum(axis=1), draws(size=2)
+        lambda u, v: LazyTensor.cat([lazy_values(row, u, v) for row in rows]).sum(axis=1), draws(size=size)
     )
 
 

@@ -42,17 +42,13 @@ def _agree(ours: Callable[..., Any], dense: Callable[..., Any], smooth: bool = T
 def test_over_i(name: str) -> None:
     case: Case = BY_NAME[name]
     mesh = _mesh(AxisType.Auto)
-    sharded = jax.shard_map(
-        case.ours, mesh=mesh, in_specs=(P("d"), P(), P(), P()), out_specs=P("d"), check_vma=True
-    )
+    sharded = jax.shard_map(case.ours, mesh=mesh, in_specs=(P("d"), P(), P(), P()), out_specs=P("d"), check_vma=True)
     _agree(jax.jit(sharded), case.dense, case.smooth)
 
 
 def _over_j(local: Callable[..., Any]) -> Callable[..., Any]:
     mesh = _mesh(AxisType.Auto)
-    return jax.jit(
-        jax.shard_map(local, mesh=mesh, in_specs=(P(), P("d"), P("d"), P()), out_specs=P(), check_vma=True)
-    )
+    return jax.jit(jax.shard_map(local, mesh=mesh, in_specs=(P(), P("d"), P("d"), P()), out_specs=P(), check_vma=True))
 
 
 def test_sum_over_j_merged_by_psum() -> None:

@@ -326,10 +326,14 @@ def evaluate(
         return tiles(host.shape, list(host.ravel()))
 
     def read(v: Any) -> Tiles:
-        return constant(v.val, v.aval.dtype) if isinstance(v, Literal) else env[v]
+        if isinstance(v, Literal):
+            literal: Any = v.aval
+            return constant(v.val, literal.dtype)
+        return env[v]
 
     for var, const in zip(closed.jaxpr.constvars, closed.consts, strict=True):
-        env[var] = constant(const, var.aval.dtype)
+        aval: Any = var.aval
+        env[var] = constant(const, aval.dtype)
     env.update(zip(closed.jaxpr.invars, args, strict=True))
     for eqn in closed.jaxpr.eqns:
         operands = [read(v) for v in eqn.invars]

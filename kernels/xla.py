@@ -1,10 +1,10 @@
 """Tiled loops that XLA compiles for any platform: memory stays linear, both axes are walked in tiles.
 
-Three shapes of the same loop, in a file each.  `lanes`: one vector of i's per feature, a chunk of j's unrolled as scalars, so that
-XLA emits a single fused, vectorised and multi-threaded loop with no array of pairs at all.  `block`: the pair
-function is mapped over an (i, j) tile, whatever it holds, and the tile is reduced at once: for formulas with
-long features (whose inner products become matrix products).  `groups`: the K smallest, which first looks only at the
-minimum of every group of j's.
+Three shapes of the same loop, in a file each.  `lanes`: one vector of i's per feature, a chunk of j's unrolled as
+scalars, so that XLA emits a single fused, vectorised and multi-threaded loop with no array of pairs.  `block`: the
+pair function is mapped over an (i, j) tile, whatever it holds, and the tile is reduced at once: for formulas with long
+features (whose inner products become matrix products).  `groups`: the K smallest, which first looks only at the minimum
+of every group of j's.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One tile of i against all j, a block of j at a time, with the pair function mapped over the tile, whatever it holds."""
+"""One tile of i against all j, a block of j at a time: the pair function is mapped over the tile, whatever it holds."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """The K smallest of all j, for one tile of i, by group minima.
 
 The K groups of j's with the smallest minima contain the K smallest values: any other group has a minimum that is no
-smaller than those of K groups, so K values come before each of its own.  A first pass keeps only the minimum of every group, as
-fast as a min; a selection among the minima names K groups; their values are computed again and selected from.
+smaller than those of K groups, so K values come before each of its own.  A first pass keeps only the minimum of every
+group, as fast as a min; a selection among the minima names K groups; their values are computed again and selected from.
 A tie between minima goes to the lower group, so ties of values go to the lower index.
 """
 

@@ -42,8 +42,8 @@ def batch_axes(tensor: LazyTensor) -> LazyTensor:
         mapped = len(own) == len(batch)
         if mapped and own[0] != batch[0]:
             raise ValueError(
-                f"batch_axes: {show(x)} has size 1 along the first batch dim, where others have {batch[0]}; vmap cannot "
-                "share it. Broadcast it, or leave that dim out of it."
+                f"batch_axes: {show(x)} has size 1 along the first batch dim, where others have {batch[0]}; vmap "
+                "cannot share it. Broadcast it, or leave that dim out of it."
             )
         axes.append(0 if mapped else None)
     return LazyTensor.tree_unflatten((tensor._tape, tensor._node), axes)

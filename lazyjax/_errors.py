@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 _SHORT = {"float": "f", "int": "i", "uint": "u", "complex": "c", "bfloat": "bf"}
 
@@ -13,7 +15,7 @@ _SHORT = {"float": "f", "int": "i", "uint": "u", "complex": "c", "bfloat": "bf"}
 def show(x: Any) -> str:
     """An argument in a few characters: f32[3,4] for an array, its type and value otherwise."""
     if hasattr(x, "shape") and hasattr(x, "dtype"):
-        name = np.dtype(x.dtype).name if not jax.dtypes.issubdtype(x.dtype, jax.dtypes.extended) else str(x.dtype)
+        name = np.dtype(x.dtype).name if not jnp.issubdtype(x.dtype, jax.dtypes.extended) else str(x.dtype)
         for long, short in _SHORT.items():
             if name.startswith(long) and name[len(long) :].isdigit():
                 name = short + name[len(long) :]
@@ -26,7 +28,7 @@ def show(x: Any) -> str:
 def static_int(value: Any, name: str, method: str) -> int:
     """A number that must be known while tracing."""
     if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer):
-        if isinstance(value, jax.core.Tracer):
+        if isinstance(value, Tracer):
             raise TypeError(
                 f"{method}: {name} is a traced value ({show(value)}), but it must be known when the formula is "
                 f"written, because shapes depend on it. Pass a Python int, or mark the argument with "

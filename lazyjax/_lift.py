@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+from jax.core import Tracer
 from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
 from ._compat import inner_jaxprs, trace_context
@@ -16,7 +17,17 @@ from ._tape import Leaf
 from .kernels import trace_pair
 
 # What depends on more than one pair, or on when it runs.
-_COLLECTIVES = ("psum", "pmax", "pmin", "all_gather", "all_to_all", "ppermute", "axis_index", "reduce_scatter", "pbroadcast")
+_COLLECTIVES = (
+    "psum",
+    "pmax",
+    "pmin",
+    "all_gather",
+    "all_to_all",
+    "ppermute",
+    "axis_index",
+    "reduce_scatter",
+    "pbroadcast",
+)
 
 
 def lift(fn: Callable[..., Any]) -> Callable[..., Any]:
@@ -73,7 +84,7 @@ def _traced(fn: Callable[..., Any], avals: tuple[Any, ...], name: str) -> tuple[
     key = (fn, avals, trace_context())
     if key not in _memory:
         made = _trace(fn, avals, name)
-        if any(isinstance(c, jax.core.Tracer) for c in made[1]):
+        if any(isinstance(c, Tracer) for c in made[1]):
             return made  # closed-over tracers belong to one trace and must not outlive it
         if len(_memory) >= 512:
             _memory.pop(next(iter(_memory)))
@@ -105,7 +116,9 @@ def _check(closed: Any, name: str) -> None:
         if op.startswith(_COLLECTIVES):
             raise TypeError(f"lift({name}): the function communicates between devices ({op}). {remedy}")
     if closed.effects:
-        raise TypeError(f"lift({name}): the function has side effects ({', '.join(map(str, closed.effects))}). {remedy}")
+        raise TypeError(
+            f"lift({name}): the function has side effects ({', '.join(map(str, closed.effects))}). {remedy}"
+        )
 
 
 def _primitives(jaxpr: Any) -> set[str]:

@@ -90,8 +90,10 @@ def _round(x: Any, *, decimals: int = 0) -> Any:
     if jnp.issubdtype(x.dtype, jnp.integer) or x.dtype == bool:
         return x
     scale = 10.0**decimals
-    return lax.round(x * scale, lax.RoundingMethod.AWAY_FROM_ZERO) / scale if decimals else lax.round(
-        x, lax.RoundingMethod.AWAY_FROM_ZERO
+    return (
+        lax.round(x * scale, lax.RoundingMethod.AWAY_FROM_ZERO) / scale
+        if decimals
+        else lax.round(x, lax.RoundingMethod.AWAY_FROM_ZERO)
     )
 
 

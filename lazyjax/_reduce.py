@@ -14,7 +14,7 @@ from ._ops import FEATURE_OPS
 from ._primitive import map_reduce
 from ._reductions import Extremum, KSmallest, LogSumExp, Sum, SumSoftmaxWeight
 from ._tape import Leaf, Tape, join, pair_function
-from ._variables import canonical, checked_array, is_array, leaf_aval, leaf_sizes, variable_leaf
+from ._variables import canonical, checked_array, common_sizes, is_array, leaf_aval, leaf_sizes, variable_leaf
 from .kernels import KERNELS, Description, Reduction
 from .kernels.description import Role
 
@@ -50,7 +50,9 @@ def describe(request: Request, data: Sequence[Any]) -> tuple[Description, list[j
         batch = jnp.broadcast_shapes(batch, own)
         m, n = (rows if leaf.role == "i" and m is None else m), (rows if leaf.role == "j" and n is None else n)
     args = [canonical(leaf, x, len(batch)) for leaf, x in zip(leaves, data, strict=True)]
-    pair = pair_function(request.tape, request.nodes, [leaf_aval(leaf, x) for leaf, x in zip(leaves, data, strict=True)])
+    pair = pair_function(
+        request.tape, request.nodes, [leaf_aval(leaf, x) for leaf, x in zip(leaves, data, strict=True)]
+    )
     roles: list[Role] = [leaf.role for leaf in leaves]
     m, n = 1 if m is None else m, 1 if n is None else n
     if request.axis == "i":  # a reduction over i is one over j with the roles exchanged
@@ -65,7 +67,7 @@ def _result(request: Request, desc: Description, out: jax.Array) -> jax.Array:
 
 
 def reduce_axis(tensor: Any, axis: Any, dim: Any, default: Any, method: str) -> str:
-    """"i", "j", "ij" or "features" from an axis that counts batch dims, as in KeOps."""
+    """ "i", "j", "ij" or "features" from an axis that counts batch dims, as in KeOps."""
     if axis is not None and dim is not None and axis != dim:
         raise ValueError(f"{method}: axis={axis!r} and dim={dim!r} are two names of the same thing; give one.")
     axis = dim if axis is None else axis
@@ -129,7 +131,9 @@ def backend_option(options: dict[str, Any], method: str) -> str | None:
         if hint is None:
             known = "axis, dim, backend"
             raise TypeError(f"{method}: unknown option {name!r}; the options are {known}.")
-        raise TypeError(f"{method}: the option {name}={value if isinstance(value, str) else show(value)} is not available; {hint}.")
+        raise TypeError(
+            f"{method}: the option {name}={value if isinstance(value, str) else show(value)} is not available; {hint}."
+        )
     if backend in (None, "auto"):
         return None
     if backend not in KERNELS:
@@ -152,8 +156,8 @@ class SymbolicReduction:
         symbols = {leaf.symbol[0] for t in self._tensors for leaf in t._tape.leaves if leaf.symbol}
         if len(arrays) != max(symbols) + 1:
             raise TypeError(
-                f"the formula has the symbolic variables {sorted(symbols)}, so it needs {max(symbols) + 1} arrays, in the "
-                f"order of these indices; got {len(arrays)}."
+                f"the formula has the symbolic variables {sorted(symbols)}, so it needs {max(symbols) + 1} arrays, in "
+                f"the order of these indices; got {len(arrays)}."
             )
         bound = [bind(t, arrays) for t in self._tensors]
         return reduce_tensors(bound, self._reduction, self._axis, self._backend, self._pick)
@@ -183,14 +187,14 @@ def reduce_tensors(
 ) -> Any:
     """One reduction of the values of one pair, given as LazyTensors that share their axes."""
     head = tensors[0]
-    if any(leaf.symbol is not None and d is None for t in tensors for leaf, d in zip(t._tape.leaves, t._data, strict=True)):
+    if any(
+        leaf.symbol is not None and d is None for t in tensors for leaf, d in zip(t._tape.leaves, t._data, strict=True)
+    ):
         return SymbolicReduction(tensors, reduction, axis, backend, pick)
     if len(tensors) == 1:
         tape, data, nodes = head._tape, head._data, (head._node,)
         _ = head._sizes  # mismatched axes raise here, before anything is traced
     else:
-        from ._lazytensor import common_sizes
-
         sizes = head._sizes
         for t in tensors[1:]:
             sizes = common_sizes(sizes, t._sizes, type(reduction).__name__)
@@ -216,6 +220,8 @@ class Reductions:
 
     if TYPE_CHECKING:
         _record: Any
+        _tape: Any
+        _data: Any
         _lift: Any
         _shape: Any
         _sizes: Any
@@ -242,8 +248,6 @@ class Reductions:
                 "imaginary part or its modulus abs(x)."
             )
         if weight is not None:
-            from ._lazytensor import common_sizes
-
             common_sizes(self._sizes, weight._sizes, f"{name} of a formula and its weight")
         tensors = [self] if weight is None else [self, weight]
         return reduce_tensors(tensors, reduction, which, backend_option(options, name), pick)  # type: ignore[arg-type]
@@ -350,10 +354,14 @@ class Reductions:
             )
         return self._lift(weight, name, "weight")
 
-    def reduction(self, reduction: Any, axis: Any = None, *, dim: Any = None, weight: Any = None, **options: Any) -> Any:
+    def reduction(
+        self, reduction: Any, axis: Any = None, *, dim: Any = None, weight: Any = None, **options: Any
+    ) -> Any:
         """Reduce by a monoid of your own, a `lazyjax.Reduction`; a tuple of its results."""
         if not isinstance(reduction, Reduction):
-            raise TypeError(f"reduction: got {show(reduction)}, expected an instance of a subclass of lazyjax.Reduction.")
+            raise TypeError(
+                f"reduction: got {show(reduction)}, expected an instance of a subclass of lazyjax.Reduction."
+            )
         weight = None if weight is None else self._lift(weight, "reduction", "weight")
         return self._reduced("reduction", reduction, axis, dim, options, _all, weight=weight)
 
@@ -382,8 +390,8 @@ class Reductions:
 
         if isinstance(b, LazyTensor) or not (is_array(b) or isinstance(b, list | tuple)):
             raise TypeError(
-                f"{name}: b is {show(b) if not isinstance(b, LazyTensor) else 'a LazyTensor'}, expected an array (N,) or "
-                "(*B, N, E). For a sum against a formula write (K * f).sum(axis=1)."
+                f"{name}: b is {show(b) if not isinstance(b, LazyTensor) else 'a LazyTensor'}, expected an array "
+                "(N,) or (*B, N, E). For a sum against a formula write (K * f).sum(axis=1)."
             )
         if any(leaf.symbol is not None and d is None for leaf, d in zip(self._tape.leaves, self._data, strict=True)):
             raise TypeError(
@@ -398,7 +406,9 @@ class Reductions:
         b = checked_array(b, name)
         n = self._shape[-2]
         if b.ndim == 0 or b.shape[-1 if b.ndim == 1 else -2] != n:
-            raise ValueError(f"{name}: b is {show(b)}, expected ({n},) or (*B, {n}, E) for K of shape {self._shape[:-1]}.")
+            raise ValueError(
+                f"{name}: b is {show(b)}, expected ({n},) or (*B, {n}, E) for K of shape {self._shape[:-1]}."
+            )
         vector = b.ndim == 1
         leaf = Leaf("j", 0 if vector else 1, "rows")
         product = self._record("multiply", LazyTensor._of_leaf(leaf, b), shown=name)

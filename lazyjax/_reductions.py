@@ -336,17 +336,18 @@ class KSmallest(Reduction):
         (v,) = values
         v = jnp.moveaxis(v, 0, -1)
         nothing = ~valid | _is_nan(v)
-        masked = jnp.where(nothing, self._worst(v), v)
-        if masked.shape[-1] < self.k:
-            missing = self.k - masked.shape[-1]
-            padding = [(0, 0)] * (masked.ndim - 1) + [(0, missing)]
-            masked = jnp.pad(masked, padding, constant_values=self._worst(v))
-            nothing = jnp.pad(nothing, padding, constant_values=True)
+        if v.shape[-1] < self.k:
+            missing = self.k - v.shape[-1]
+            padding = [(0, 0)] * (v.ndim - 1) + [(0, missing)]
+            v, nothing = jnp.pad(v, padding), jnp.pad(nothing, padding, constant_values=True)
             indices = jnp.pad(indices, (0, missing))
-        negated, position = lax.top_k(_negate(masked), self.k)
+        # top_k has one key: what is skipped must come after what is infinite, so infinity counts as the largest number.
+        key = jnp.where(nothing, self._worst(v), jnp.minimum(v, _second_worst(v.dtype)))
+        position = lax.top_k(_negate(key), self.k)[1]
         gone = jnp.take_along_axis(nothing, position, axis=-1)
+        best = jnp.where(gone, self._worst(v), jnp.take_along_axis(v, position, axis=-1))
         where = jnp.where(gone, jnp.asarray(-1, indices.dtype), indices[position])
-        return jnp.moveaxis(_negate(negated), -1, 0), jnp.moveaxis(where, -1, 0)
+        return jnp.moveaxis(best, -1, 0), jnp.moveaxis(where, -1, 0)
 
     def finalize(self, acc: Any, values: Values) -> tuple[Any, ...]:
         return _select_results(self.wanted, *acc)
@@ -360,6 +361,14 @@ class KSmallest(Reduction):
             return call.reduce(self), (None,)
         value, index = call.reduce(KSmallest(self.k, "both"))
         return _select_results(self.wanted, value, index), _select_results(self.wanted, call.at(index), None)
+
+
+def _second_worst(dtype: Any) -> np.ndarray:
+    """The largest value but one: the largest finite number of floats."""
+    if jnp.issubdtype(dtype, jnp.floating):
+        return np.asarray(jnp.finfo(dtype).max, dtype)
+    worst = _infinity(dtype, 1)
+    return worst if worst.dtype == bool else worst - np.ones_like(worst)
 
 
 def _negate(v: jax.Array) -> jax.Array:

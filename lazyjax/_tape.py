@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import weakref
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -62,7 +62,7 @@ class Tape:
     code: tuple[Instruction, ...]
     _hash: int
 
-    _interned: weakref.WeakValueDictionary[Any, Tape] = weakref.WeakValueDictionary()
+    _interned: ClassVar[weakref.WeakValueDictionary[Any, Tape]] = weakref.WeakValueDictionary()
 
     def __new__(cls, leaves: tuple[Leaf, ...], code: tuple[Instruction, ...]) -> Tape:
         key = (leaves, code)
@@ -81,8 +81,8 @@ class Tape:
         lifted = [dict(i.params)["name"] for i in self.code if i.op == "lift"]
         if lifted:
             raise TypeError(
-                f"A formula with lift({lifted[0]}) cannot be pickled, because the function was traced. Pickle the data, "
-                "and write the formula again."
+                f"A formula with lift({lifted[0]}) cannot be pickled, because the function was traced. Pickle the "
+                "data, and write the formula again."
             )
         return Tape, (self.leaves, self.code)
 

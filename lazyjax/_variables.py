@@ -10,7 +10,7 @@ import numpy as np
 from jax import lax
 
 from ._errors import show, static_int
-from ._tape import Layout, Leaf
+from ._tape import Leaf
 from .kernels.description import Role
 
 DTYPES = (
@@ -41,7 +41,7 @@ def checked_array(x: Any, name: str) -> Any:
         if x.dtype.kind in "OSU":
             raise TypeError(f"{name}: expected an array, got {show(given)}. Pass a NumPy or JAX array.")
     dtype = x.dtype
-    known = not jax.dtypes.issubdtype(dtype, jax.dtypes.extended) and np.dtype(dtype).name in DTYPES
+    known = not jnp.issubdtype(dtype, jax.dtypes.extended) and np.dtype(dtype).name in DTYPES
     if not known:
         raise TypeError(
             f"{name}: dtype {dtype} of {show(x)} is not one that a formula can hold. Use one of {', '.join(DTYPES)}."
@@ -111,7 +111,9 @@ def variable_leaf(x: Any, dim: Any, role: Role, feature_ndim: Any, name: str) ->
         if index < 0 or size < 1:
             raise ValueError(f"{name}({index}, {size}): expected an index of at least 0 and a dim of at least 1.")
         if feature_ndim != 1:
-            raise ValueError(f"{name}: feature_ndim={feature_ndim!r}, expected 1: a symbolic variable has one feature axis.")
+            raise ValueError(
+                f"{name}: feature_ndim={feature_ndim!r}, expected 1: a symbolic variable has one feature axis."
+            )
         return Leaf(role, 1, "" if role == "p" else "rows", (index, size)), None
     ndim = static_int(feature_ndim, "feature_ndim", name)
     if ndim < 1:
@@ -125,12 +127,11 @@ def variable_leaf(x: Any, dim: Any, role: Role, feature_ndim: Any, name: str) ->
         if x.ndim < ndim:
             raise ValueError(f"{name}: {show(x)} has fewer axes than feature_ndim={ndim}.")
         return Leaf(role, ndim, ""), x
-    if not is_array(x):
-        if isinstance(x, int | float | complex):
-            raise TypeError(
-                f"{name}: got {show(x)} where an array (*B, {'M' if role == 'i' else 'N'}, D) was expected. "
-                f"For a symbolic variable give its dim too: {name}({x!r}, dim)."
-            )
+    if not is_array(x) and isinstance(x, int | float | complex):
+        raise TypeError(
+            f"{name}: got {show(x)} where an array (*B, {'M' if role == 'i' else 'N'}, D) was expected. "
+            f"For a symbolic variable give its dim too: {name}({x!r}, dim)."
+        )
     x = checked_array(x, name)
     rows = "M" if role == "i" else "N"
     if x.ndim < ndim + 1:
@@ -171,3 +172,29 @@ def canonical(leaf: Leaf, x: Any, nbatch: int) -> jax.Array:
     lead = x.ndim - leaf.feature_ndim - leaf.lead
     gone = {"rows,1": (lead + 1,), "1,rows": (lead,), "1,1": (lead, lead + 1)}.get(leaf.layout, ())
     return lax.expand_dims(lax.squeeze(x, gone), range(nbatch - lead))
+
+
+Sizes = tuple[tuple[Any, ...], Any, Any]  # batch dims, M, N (None where no variable has that axis)
+
+
+def common_sizes(a: Sizes, b: Sizes, name: str) -> Sizes:
+    """The axes of two operands together; `name` is who joins them."""
+    (batch_a, m_a, n_a), (batch_b, m_b, n_b) = a, b
+    rows = []
+    for axis, own, other in (("M", m_a, m_b), ("N", n_a, n_b)):
+        if own is not None and other is not None and own != other:
+            letter = "i" if axis == "M" else "j"
+            raise ValueError(
+                f"{name}: the {letter}-variables of the operands have {axis} = {own} and {axis} = {other} rows, "
+                "expected the same number."
+            )
+        rows.append(other if own is None else own)
+    if batch_a == batch_b:
+        return batch_a, rows[0], rows[1]
+    try:
+        batch = jnp.broadcast_shapes(batch_a, batch_b)
+    except ValueError:
+        raise ValueError(
+            f"{name}: batch dims {batch_a} and {batch_b} do not broadcast; sizes must be equal, or 1."
+        ) from None
+    return tuple(batch), rows[0], rows[1]

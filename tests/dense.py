@@ -51,7 +51,8 @@ def derivatives_agree(f, args, seed=0, step=3e-4, tolerance=1e-7):
     moved = jax.jit(lambda k, *x: jax.jvp(f, tuple(a + k * step * d for a, d in zip(x, t, strict=True)), t))
     at = {k: moved(float(k), *args) for k in (-3, -2, -1, 1, 2, 3)}
     slope, bend = (
-        (45 * (at[1][n] - at[-1][n]) - 9 * (at[2][n] - at[-2][n]) + (at[3][n] - at[-3][n])) / (60 * step) for n in (0, 1)
+        (45 * (at[1][n] - at[-1][n]) - 9 * (at[2][n] - at[-2][n]) + (at[3][n] - at[-3][n])) / (60 * step)
+        for n in (0, 1)
     )
     c = rng.standard_normal(slope.shape)
 

@@ -210,7 +210,8 @@ def test_integers():
 
 NAN, INF = np.nan, np.inf
 ROWS = np.asarray([
-    [1.0, NAN, -2.0, 3.0, -2.0], [NAN] * 5, [INF, NAN, INF, NAN, NAN], [-INF, 1.0, NAN, -INF, INF], [INF] * 5, [-INF] * 5,
+    [1.0, NAN, -2.0, 3.0, -2.0], [NAN] * 5, [INF, NAN, INF, NAN, NAN], [-INF, 1.0, NAN, -INF, INF],
+    [INF] * 5, [-INF] * 5,
     [NAN, 0.0, NAN, NAN, 0.0],
 ])  # fmt: skip
 

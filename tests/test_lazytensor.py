@@ -74,7 +74,8 @@ def test_nbatchdims():
 def test_constructors_agree():
     expected = gaussian(x, y).sum(1)[:, None]
     pairs = [(Vi(x), Vj(y)), (LazyTensor(x, axis=0), LazyTensor(y, axis=1)),
-             (LazyTensor(x[:, None, :]), LazyTensor(y[None, :, :])), (Vi(jnp.asarray(x)), Vj(jnp.asarray(y)))]  # fmt: skip
+             (LazyTensor(x[:, None, :]), LazyTensor(y[None, :, :])),
+             (Vi(jnp.asarray(x)), Vj(jnp.asarray(y)))]  # fmt: skip
     for x_i, y_j in pairs:
         close((-((x_i - y_j) ** 2).sum(-1)).exp().sum(axis=1), expected)
 
@@ -118,7 +119,8 @@ def test_constants_are_exact_in_float64():
 
 # Dtypes.
 
-NARROW = ("bool", "int8", "uint8", "int16", "int32", "int64", "float16", "bfloat16", "float32", "float64", "complex64", "complex128")  # fmt: skip
+NARROW = ("bool", "int8", "uint8", "int16", "int32", "int64", "float16", "bfloat16", "float32", "float64",
+          "complex64", "complex128")  # fmt: skip
 
 
 @pytest.mark.parametrize("dtype", NARROW)
@@ -165,7 +167,8 @@ def test_half_precision_is_accumulated_in_float32(precision):
 
 # Indexing and shapes of formulas.
 
-INDICES = [0, -1, 2, slice(None), slice(1, None), slice(None, -1), slice(None, None, 2), slice(None, None, -1), slice(4, 0, -2)]  # fmt: skip
+INDICES = [0, -1, 2, slice(None), slice(1, None), slice(None, -1), slice(None, None, 2), slice(None, None, -1),
+           slice(4, 0, -2)]  # fmt: skip
 
 
 @pytest.mark.parametrize("index", INDICES)

@@ -1,0 +1,163 @@
+"""Operators of a LazyTensor, and the methods of the table of operations."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from ._ops import OPS
+
+
+class Operators:
+    """Every operator accepts LazyTensors, arrays and numbers on either side."""
+
+    __slots__ = ()
+
+    if TYPE_CHECKING:  # what LazyTensor has, and what the tables below attach
+        _record: Any
+        _lift: Any
+        dtype: Any
+        __rmatmul__: Any
+
+        def __getattr__(self, name: str) -> Any: ...
+        def __add__(self, other: Any) -> Any: ...
+        def __radd__(self, other: Any) -> Any: ...
+        def __sub__(self, other: Any) -> Any: ...
+        def __rsub__(self, other: Any) -> Any: ...
+        def __mul__(self, other: Any) -> Any: ...
+        def __rmul__(self, other: Any) -> Any: ...
+        def __truediv__(self, other: Any) -> Any: ...
+        def __rtruediv__(self, other: Any) -> Any: ...
+        def __floordiv__(self, other: Any) -> Any: ...
+        def __rfloordiv__(self, other: Any) -> Any: ...
+        def __mod__(self, other: Any) -> Any: ...
+        def __rmod__(self, other: Any) -> Any: ...
+        def __or__(self, other: Any) -> Any: ...
+        def __ror__(self, other: Any) -> Any: ...
+        def __lt__(self, other: Any) -> Any: ...
+        def __le__(self, other: Any) -> Any: ...
+        def __gt__(self, other: Any) -> Any: ...
+        def __ge__(self, other: Any) -> Any: ...
+        def __neg__(self) -> Any: ...
+
+    def __pow__(self, other: Any) -> Any:
+        if type(other) is int:
+            return self._record("square") if other == 2 else self._record("integer_power", exponent=other)
+        if type(other) is float and other in (0.5, -0.5):
+            return self._record("sqrt" if other > 0 else "rsqrt")
+        return self._record("power_of", other, shown="**")
+
+    def power(self, other: Any) -> Any:
+        """`x ** other`."""
+        return self**other
+
+    def __rpow__(self, other: Any) -> Any:
+        return self._lift(other, "**")._record("power_of", self, shown="**")
+
+    def __pos__(self) -> Any:
+        return self
+
+    def __abs__(self) -> Any:
+        return self.abs()
+
+    def __invert__(self) -> Any:
+        if self.dtype != bool:
+            raise TypeError(f"~x: x is {self.dtype}, expected bool. Write (x == 0), or compare first.")
+        return self._record("logical_not")
+
+    def __and__(self, other: Any) -> Any:
+        return self._logical_and(other)
+
+    def __rand__(self, other: Any) -> Any:
+        return self._logical_and(other)
+
+    def _logical_and(self, other: Any) -> Any:
+        other = self._lift(other, "&")
+        if self.dtype != bool or other.dtype != bool:
+            raise TypeError(f"x & y: dtypes {self.dtype} and {other.dtype}, expected bool and bool.")
+        return self._record("logical_and", other, shown="&")
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        """NumPy functions record themselves: np.exp(K) is K.exp()."""
+        name = _UFUNCS.get(ufunc.__name__)
+        if method != "__call__" or kwargs or name is None:
+            raise TypeError(
+                f"np.{ufunc.__name__}{'' if method == '__call__' else '.' + method} is not available on a LazyTensor"
+                f"{' with ' + ', '.join(kwargs) if kwargs else ''}. Use its methods, or lazyjax.lift for any "
+                "other function of one pair."
+            )
+        first, *rest = inputs
+        if name == "matmul" and not isinstance(first, Operators):
+            return self.__rmatmul__(first)
+        first = self._lift(first, f"np.{ufunc.__name__}")
+        return _OPERATORS[name](first, *rest) if name in _OPERATORS else getattr(first, name)(*rest)
+
+    def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        raise TypeError(
+            f"np.{func.__name__} is not available on a LazyTensor, whose values are not computed. Use its methods, "
+            "which say over which axis they go: sum, min, where, concatenate and so on."
+        )
+
+
+_OPERATORS: dict[str, Callable[..., Any]] = {
+    "add": operator.add, "subtract": operator.sub, "multiply": operator.mul, "divide": operator.truediv,
+    "floor_divide": operator.floordiv, "remainder": operator.mod, "power": operator.pow, "negative": operator.neg,
+    "positive": operator.pos, "matmul": operator.matmul, "equal": operator.eq, "not_equal": operator.ne,
+    "less": operator.lt, "less_equal": operator.le, "greater": operator.gt, "greater_equal": operator.ge,
+    "logical_and": operator.and_, "bitwise_and": operator.and_, "logical_or": operator.or_, "bitwise_or": operator.or_,
+    "logical_not": operator.invert, "invert": operator.invert, "absolute": operator.abs,
+}  # fmt: skip
+
+_UFUNCS = {name: name for name in _OPERATORS} | {
+    "exp": "exp", "exp2": "exp2", "expm1": "expm1", "log": "log", "log1p": "log1p", "sin": "sin", "cos": "cos",
+    "tan": "tan", "arcsin": "asin", "arccos": "acos", "arctan": "atan", "sinh": "sinh", "cosh": "cosh",
+    "tanh": "tanh", "arcsinh": "asinh", "arccosh": "acosh", "arctanh": "atanh", "sqrt": "sqrt", "square": "square",
+    "cbrt": "cbrt", "sign": "sign", "floor": "floor", "ceil": "ceil", "arctan2": "atan2", "minimum": "minimum",
+    "maximum": "maximum", "isfinite": "isfinite", "float_power": "power", "true_divide": "divide", "fabs": "abs",
+}  # fmt: skip
+
+_DUNDERS = {
+    "add": ("add", "+"), "sub": ("subtract", "-"), "mul": ("multiply", "*"), "truediv": ("divide", "/"),
+    "floordiv": ("floor_divide", "//"), "mod": ("remainder", "%"), "or": ("scalar_product", "|"),
+}  # fmt: skip
+_COMPARISONS = {
+    "eq": ("equal", "=="), "ne": ("not_equal", "!="), "lt": ("less", "<"), "le": ("less_equal", "<="),
+    "gt": ("greater", ">"), "ge": ("greater_equal", ">="),
+}  # fmt: skip
+_INTERNAL = {"add", "subtract", "multiply", "divide", "floor_divide", "remainder", "power_of", "integer_power",
+             "negative", "scalar_product", "take", "concat", "round", "mod", "weightedsqnorm"}  # fmt: skip
+
+
+def _attach() -> None:
+    """Methods and operators of the table of operations."""
+
+    def binary(op: str, symbol: str, reflected: bool) -> Callable[..., Any]:
+        def method(self: Operators, other: Any) -> Operators:
+            if reflected:
+                return self._lift(other, symbol)._record(op, self, shown=symbol)
+            return self._record(op, other, shown=symbol)
+
+        return method
+
+    for dunder, (op, symbol) in _DUNDERS.items():
+        setattr(Operators, f"__{dunder}__", binary(op, symbol, False))
+        setattr(Operators, f"__r{dunder}__", binary(op, symbol, True))
+    for dunder, (op, symbol) in _COMPARISONS.items():
+        setattr(Operators, f"__{dunder}__", binary(op, symbol, False))
+    setattr(Operators, "__neg__", lambda self: self._record("negative"))  # noqa: B010
+    for name, row in OPS.items():
+        if name in _INTERNAL or name.endswith("_features"):
+            continue
+
+        def method(self: Operators, *others: Any, _name: str = name, _row: Any = row) -> Operators:
+            if len(others) != _row.arity - 1:
+                raise TypeError(f"{_name} takes {_row.arity - 1} more operands, got {len(others)}.")
+            return self._record(_name, *others)
+
+        method.__name__, method.__qualname__ = name, f"Operators.{name}"
+        method.__doc__ = f"Element-wise or over the features: {row.doc}."
+        setattr(Operators, name, method)
+
+
+_attach()

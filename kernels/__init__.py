@@ -5,6 +5,16 @@
 
 from .description import Description, PairFunction, trace_pair
 from .planner import KERNELS, Plan, UnsupportedError, plan
-from .reduction import Reduction
+from .reduction import Reduction, Selection
 
-__all__ = ["KERNELS", "Description", "PairFunction", "Plan", "Reduction", "UnsupportedError", "plan", "trace_pair"]
+__all__ = [
+    "KERNELS",
+    "Description",
+    "PairFunction",
+    "Plan",
+    "Reduction",
+    "Selection",
+    "UnsupportedError",
+    "plan",
+    "trace_pair",
+]

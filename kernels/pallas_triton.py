@@ -30,7 +30,7 @@ name = "pallas-triton"
 
 # What the Triton backend of Pallas lowers, on every version that we support, of what `scalarize` runs.
 LOWERED = frozenset(
-    """abs acos acosh add add_any and asin asinh atan atan2 atanh bitcast_convert_type cbrt ceil clamp clz
+    """abs acos acosh add add_any and asin asinh atan atan2 atanh cbrt ceil clamp clz
     convert_element_type cos cosh div eq erf_inv exp exp2 expm1 floor ge gt integer_pow is_finite le log log1p
     logistic lt max min mul ne neg nextafter not or population_count pow rem rsqrt select_n shift_left
     shift_right_arithmetic shift_right_logical sign sin sinh sqrt square sub tan tanh xor""".split()
@@ -69,6 +69,10 @@ def supports(desc: Description, platform: str) -> str | None:
         return "it emits Triton, which TPUs do not run"
     if not (isinstance(desc.m, int) and isinstance(desc.n, int)):
         return "its grid needs sizes that are known when it is compiled, not symbolic ones"
+    sizes = {"i": desc.m, "j": desc.n, "p": 1}
+    largest = max([0, *(math.prod(a.shape) * sizes[r] for a, r in zip(desc.pair.in_avals, desc.roles, strict=True))])
+    if max(largest, *(math.prod(o.shape[len(desc.batch) :]) for o in desc.outputs)) > np.iinfo(np.int32).max:
+        return "an array of more than 2**31 elements is beyond the 32-bit offsets of its loads"
     traced = _traced(desc)
     features = sum(math.prod(a.shape) for a in desc.pair.in_avals)
     accumulators = sum(math.prod(a.shape) for a in traced.acc_avals)
@@ -242,7 +246,7 @@ def _problem(desc: Description, plan: TritonPlan, args: Sequence[jax.Array]) -> 
         scalars = [t.reshape(()) for t in total]
         results = evaluate(traced.finalize, tiled(scalars), computing)
         return [
-            jnp.stack([jnp.asarray(t, a.dtype) for t in r.ravel()]).reshape(a.shape) if r.size else jnp.zeros(a.shape)
+            jnp.asarray([jnp.asarray(t, a.dtype) for t in r.ravel()], a.dtype).reshape(a.shape)
             for r, a in zip(results, traced.out_avals, strict=True)
         ]
     return [

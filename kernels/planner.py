@@ -14,7 +14,7 @@ import numpy as np
 from . import dense, pallas_triton, scalarize, xla
 from .description import Description
 from .pairs import nothing
-from .reduction import trace
+from .reduction import Selection, trace
 
 KERNELS = {k.name: k for k in (pallas_triton, xla, dense)}
 GPU = ("cuda", "rocm")
@@ -68,7 +68,7 @@ def operations(desc: Description) -> int | str:
         total = scalarize.count(desc.pair.jaxpr)
         values = trace(desc.reduction, tuple((v.shape, v.dtype) for v in desc.pair.out_avals), desc.index_dtype)
         total += scalarize.count(values.fold(1))
-        if total <= 4 * SCALARS:
+        if scalarize.moves_by_index(desc.pair.jaxpr):
             jax.eval_shape(lambda: _dry_run(desc))  # finds indices that depend on the data
         return total
     except scalarize.Unsupported as error:
@@ -90,14 +90,14 @@ def plan(desc: Description, platform: str) -> Plan:
     refused: list[tuple[str, str]] = []
     if desc.backend is not None:
         kernel = KERNELS[desc.backend]
-        if (reason := kernel.supports(desc, platform)) is not None:
+        if (reason := _refusal(desc, kernel, platform, cost)) is not None:
             raise UnsupportedError(
                 f"backend={desc.backend!r} cannot run this reduction on {platform}: {reason}. "
                 "Leave backend=None to let the planner choose a kernel that can."
             )
         return Plan(desc.backend, _tiles(desc, desc.backend, cost, platform), platform, number, ())
     if platform in GPU:
-        reason = pallas_triton.supports(desc, platform)
+        reason = _refusal(desc, pallas_triton, platform, cost)
         if reason is None:
             return Plan("pallas-triton", _tiles(desc, "pallas-triton", cost, platform), platform, number, ())
         refused.append(("pallas-triton", reason))
@@ -105,6 +105,13 @@ def plan(desc: Description, platform: str) -> Plan:
         refused.append(("pallas-triton", f"it is for {' and '.join(GPU)}, not {platform}"))
     refused.append(("dense", "it holds all pairs in memory, so it runs only when asked for"))
     return Plan("xla", _tiles(desc, "xla", cost, platform), platform, number, tuple(refused))
+
+
+def _refusal(desc: Description, kernel: Any, platform: str, cost: int | str) -> str | None:
+    """Why a kernel cannot run this description, None if it can."""
+    if kernel is pallas_triton and isinstance(cost, str):
+        return cost
+    return kernel.supports(desc, platform)
 
 
 def _tiles(desc: Description, kernel: str, cost: int | str, platform: str) -> Any:
@@ -119,7 +126,7 @@ def plan_xla(desc: Description, cost: int | str) -> XlaPlan:
     """Tiles from sizes, features and formula cost."""
     if isinstance(cost, str):
         return _block(desc, cost)
-    if desc.reduction.prefers_block:
+    if isinstance(desc.reduction, Selection):
         return _groups(desc, cost) or _block(desc, "the reduction selects among many values at once")
     if cost > SCALARS:
         return _block(desc, f"{cost} operations on one pair are too many to unroll")
@@ -159,9 +166,10 @@ GROUP = 32
 
 def _groups(desc: Description, cost: int) -> XlaPlan | None:
     """Group minima, where there are so many pairs that looking again at K groups costs little."""
+    assert isinstance(desc.reduction, Selection)
     k, m, n = desc.reduction.k, desc.m, desc.n
     scalar = all(math.prod(v.shape) == 1 for v in desc.pair.out_avals)
-    if not (k and scalar and isinstance(m, int) and isinstance(n, int) and n >= 8 * k * GROUP and cost <= SCALARS):
+    if not (scalar and isinstance(m, int) and isinstance(n, int) and n >= 8 * k * GROUP and cost <= SCALARS):
         return None
     tile = _balanced(m, 1024)
     stretch = max(2 * k, (1 << 20) // tile)  # minima that are held at once

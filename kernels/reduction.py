@@ -28,11 +28,6 @@ class Reduction:
     and merge the parts in any order.  The index of a pair, an integer, is what breaks ties.
     """
 
-    # Whether `block` is much cheaper than `fold`: the reduction selects among many values at once.
-    prefers_block = False
-    # How many values a selection keeps of each row (0: it is not a selection); see `group_minimum`.
-    k = 0
-
     def init(self, values: Values) -> Accumulator:
         """The neutral element; `values` holds the shape and dtype of each value of a pair."""
         raise NotImplementedError
@@ -70,14 +65,6 @@ class Reduction:
 
         return tree_merge(jax.vmap(self.merge), jax.tree.map(masked, lifted, neutral))
 
-    def group_minimum(self) -> Reduction:
-        """Of a selection of the k best values: the reduction to the best value alone (see `xla_groups`)."""
-        raise NotImplementedError
-
-    def k_smallest(self, minima: jax.Array, k: int) -> jax.Array:
-        """Of a selection: the positions of the k best along the last axis, the lowest position first among equals."""
-        raise NotImplementedError
-
     def tangent(self, call: Any) -> tuple[Sequence[Any], Sequence[Any]]:
         """The results and their tangents, written with other reductions: see `lazyjax._calculus.Call`."""
         raise TypeError(
@@ -96,6 +83,24 @@ class Reduction:
     def out_avals(self, values: Values, index_dtype: Any) -> list[jax.ShapeDtypeStruct]:
         """Shape and dtype of the results of one row."""
         return trace(self, tuple((v.shape, v.dtype) for v in values), index_dtype).out_avals
+
+
+class Selection(Reduction):
+    """A reduction that keeps the k best of many values; kernels give it as many as they can at once.
+
+    Where it is defined, `group_reduction` summarises a group of pairs by its best value, so that `best_groups`
+    can name k groups that contain the k best values (see `xla_groups`).
+    """
+
+    k: int
+
+    def group_reduction(self) -> Reduction:
+        """The reduction to the best value alone, and whatever else its order needs."""
+        raise NotImplementedError
+
+    def best_groups(self, acc: Accumulator, k: int) -> jax.Array:
+        """Positions of the k best along the last axis of the leaves; the lowest position first among equals."""
+        raise NotImplementedError
 
 
 def tree_merge(merge: Callable[[Any, Any], Any], acc: Any) -> Any:
@@ -123,9 +128,14 @@ class TracedReduction:
         def flat(fn: Callable[..., Any]) -> Callable[..., Any]:
             return lambda *args: [jnp.asarray(x) for x in jax.tree.leaves(fn(*args))]
 
-        acc_shape = jax.eval_shape(lambda: jax.tree.map(jnp.asarray, reduction.init(values)))
-        self.treedef = jax.tree.structure(acc_shape)
-        self.acc_avals = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in jax.tree.leaves(acc_shape)]
+        index = jax.ShapeDtypeStruct((), index_dtype)
+        init = jax.eval_shape(lambda: jax.tree.map(jnp.asarray, reduction.init(values)))
+        lifted = jax.eval_shape(lambda v, k: jax.tree.map(jnp.asarray, reduction.lift(v, k)), values, index)
+        self._check("lift", lifted, "init", init, dtypes=False)  # init may be written with plain numbers
+        merged = jax.eval_shape(lambda a, b: jax.tree.map(jnp.asarray, reduction.merge(a, b)), lifted, lifted)
+        self._check("merge", merged, "lift", lifted)
+        self.treedef = jax.tree.structure(lifted)
+        self.acc_avals = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in jax.tree.leaves(lifted)]
         k = len(self.acc_avals)
 
         def typed(leaves: Sequence[Any]) -> list[Any]:
@@ -142,6 +152,17 @@ class TracedReduction:
         self.out_avals = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in self.finalize.out_avals]
         self._typed = typed
 
+    def _check(self, method: str, got: Any, other: str, expected: Any, dtypes: bool = True) -> None:
+        def kinds(tree: Any) -> list[Any]:
+            return [(a.shape, str(a.dtype) if dtypes else "") for a in jax.tree.leaves(tree)]
+
+        if jax.tree.structure(got) == jax.tree.structure(expected) and kinds(got) == kinds(expected):
+            return
+        raise TypeError(
+            f"{type(self.reduction).__name__}.{method} gives an accumulator {_describe(got)}, but {other} gives "
+            f"{_describe(expected)}. All of init, lift and merge must give the same structure, shapes and dtypes."
+        )
+
     @functools.lru_cache(maxsize=8)  # noqa: B019  (instances live in a bounded cache themselves)
     def fold(self, length: int) -> ClosedJaxpr:
         """(accumulator, values of `length` pairs, their indices) -> accumulator."""
@@ -154,6 +175,10 @@ class TracedReduction:
         stacked = [jax.ShapeDtypeStruct((length, *v.shape), v.dtype) for v in self.values]
         index = jax.ShapeDtypeStruct((length,), self.index_dtype)
         return jax.make_jaxpr(fold)(*self.acc_avals, *stacked, index)
+
+
+def _describe(tree: Any) -> str:
+    return str(jax.tree.map(lambda a: f"{a.dtype}{list(a.shape)}", tree))
 
 
 @functools.lru_cache(maxsize=512)

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 from jax import lax
-from jax.extend.core import ClosedJaxpr, Literal, jaxpr_as_fun
+from jax.extend.core import ClosedJaxpr, Literal
 
 Tiles = np.ndarray  # of dtype object
 
@@ -27,7 +27,7 @@ class Unsupported(Exception):
 
 # Primitives that act on each element alone, so on each tile alone.
 ELEMENTWISE = frozenset(
-    """abs acos acosh add add_any and asin asinh atan atan2 atanh bessel_i0e bessel_i1e bitcast_convert_type cbrt
+    """abs acos acosh add add_any and asin asinh atan atan2 atanh bessel_i0e bessel_i1e cbrt
     ceil clamp clz complex conj convert_element_type cos cosh digamma div eq erf erf_inv erfc exp
     exp2 expm1 floor ge gt igamma igamma_grad_a igammac imag integer_pow is_finite le lgamma log log1p
     logistic lt max min mul ne neg nextafter not one_minus_square or polygamma
@@ -43,7 +43,7 @@ IDENTITY = frozenset(["copy", "copy_p", "optimization_barrier", "stop_gradient"]
 INLINED = {
     "jit": "jaxpr", "pjit": "jaxpr", "closed_call": "call_jaxpr", "core_call": "call_jaxpr", "checkpoint": "jaxpr",
     "remat": "jaxpr", "remat2": "jaxpr", "custom_jvp_call": "call_jaxpr", "custom_vjp_call": "call_jaxpr",
-    "custom_vjp_call_jaxpr": "call_jaxpr", "custom_lin": "call_jaxpr",
+    "custom_vjp_call_jaxpr": "call_jaxpr",
 }  # fmt: skip
 
 
@@ -384,4 +384,8 @@ def count(closed: ClosedJaxpr) -> int:
     return total
 
 
-__all__ = ["Tiles", "Unsupported", "apply", "broadcast_tile", "count", "evaluate", "jaxpr_as_fun", "tiles"]
+def moves_by_index(closed: ClosedJaxpr) -> bool:
+    """Whether something is moved by indices, which `evaluate` can only do where they are known."""
+    inner = [i for eqn in closed.jaxpr.eqns if (i := inner_jaxpr(eqn)) is not None]
+    own = any(STRUCTURAL.get(eqn.primitive.name) is _moved_by_index for eqn in closed.jaxpr.eqns)
+    return own or any(map(moves_by_index, inner))

@@ -3,7 +3,8 @@
 The K groups of j's with the smallest minima contain the K smallest values: any other group has a minimum that is no
 smaller than those of K groups, so K values come before each of its own.  A first pass keeps only the minimum of every
 group, as fast as a min; a selection among the minima names K groups; their values are computed again and selected from.
-A tie between minima goes to the lower group, so ties of values go to the lower index.
+A tie between minima goes to the lower group, so ties of values go to the lower index.  The index of the minimum is kept
+too, because a group of nothing but NaN, whose minimum is infinite, must come after one that holds an infinite value.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from jax import lax
 
 from .description import Description
 from .pairs import axes_for
-from .reduction import TracedReduction, trace
+from .reduction import Selection, TracedReduction, trace
 from .xla_block import Block
 from .xla_lanes import Lanes
 
@@ -26,11 +27,13 @@ Flat = list[jax.Array]
 
 
 class Groups(Block):
-    """For reductions that have a `group_minimum` and keep `k` values; accumulators as in `Block`."""
+    """For a `Selection` of scalar values; accumulators as in `Block`."""
 
     def __init__(self, desc: Description, plan: Any, traced: TracedReduction):
         super().__init__(desc, plan, traced)
-        minimum = desc.replace(reduction=desc.reduction.group_minimum())
+        assert isinstance(desc.reduction, Selection)  # the planner chooses this shape for nothing else
+        self.selection = desc.reduction
+        minimum = desc.replace(reduction=self.selection.group_reduction())
         values = tuple((v.shape, v.dtype) for v in desc.pair.out_avals)
         lanes = dataclasses.replace(plan, shape="lanes", segments=1)
         self.minimum = Lanes(minimum, lanes, trace(minimum.reduction, values, desc.index_dtype))
@@ -58,13 +61,14 @@ class Groups(Block):
         """The accumulator of groups first, first + 1, ..., first + count - 1."""
         size, start = self.plan.unroll, jnp.zeros((), self.desc.index_dtype)
 
-        def minimum_of(g: Any) -> jax.Array:
-            return self.minimum.chunk(columns, (first + g) * size, size, start, self.minimum.neutral())[0]
+        def minimum_of(g: Any) -> Flat:
+            return self.minimum.chunk(columns, (first + g) * size, size, start, self.minimum.neutral())
 
-        minima = lax.map(minimum_of, jnp.arange(count)).reshape(count, -1)
-        k = min(self.desc.reduction.k, count)
-        chosen = jnp.sort(self.desc.reduction.k_smallest(minima.T, k), axis=1) + first
-        members = chosen.astype(self.desc.index_dtype)[:, :, None] * size + jnp.arange(size)
+        minima = [x.reshape(count, -1).T for x in lax.map(minimum_of, jnp.arange(count))]
+        best = self.selection.best_groups(self.minimum.traced.treedef.unflatten(minima), min(self.selection.k, count))
+        chosen = jnp.sort(best, axis=1).astype(self.desc.index_dtype) + jnp.asarray(first, self.desc.index_dtype)
+        within = jnp.arange(size, dtype=self.desc.index_dtype)
+        members = chosen[:, :, None] * size + within[None, None, :]
         return self._select(args, members.reshape(members.shape[0], -1))
 
     def _select(self, args: Sequence[jax.Array], members: jax.Array) -> Flat:

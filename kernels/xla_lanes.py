@@ -43,7 +43,7 @@ class Lanes:
 
     def merge(self, a: Sequence[jax.Array], b: Sequence[jax.Array]) -> Flat:
         out = evaluate(self.traced.merge, [*self._tiled(a), *self._tiled(b)])
-        return [jnp.asarray(t) for array in out for t in array.ravel()]
+        return [jnp.asarray(broadcast_tile(t, np.shape(a[0]))) for array in out for t in array.ravel()]
 
     def select(self, keep: jax.Array, new: Flat, old: Flat) -> Flat:
         return [lax.select(jnp.broadcast_to(keep, x.shape), x, y) for x, y in zip(new, old, strict=True)]
@@ -90,13 +90,13 @@ class Lanes:
             if role == "p":
                 columns.append(x.reshape(features))
             elif role == "i":
-                columns.append(x.reshape(-1, features).T.reshape(features, *self.shape))
+                columns.append(x.reshape(x.shape[0], features).T.reshape(features, *self.shape))
             elif lanes == 1:
-                column = x.reshape(-1, features)
+                column = x.reshape(x.shape[0], features)
                 symbolic = not isinstance(desc.n, int)  # then nothing says that there are enough for one chunk
                 columns.append(pad_leading(column, self.plan.unroll) if symbolic else column)
             else:
-                padded = pad_leading(x.reshape(-1, features), rows * lanes - desc.n)
+                padded = pad_leading(x.reshape(x.shape[0], features), rows * lanes - desc.n)
                 columns.append(jnp.swapaxes(padded.reshape(rows, lanes, features), 1, 2))
         return columns
 

@@ -133,35 +133,53 @@ class Call:
         new = desc.replace(pair=pair, roles=tuple(keep(roles, used)), reduction=reduction)
         return self._bind(new, keep(args, used))
 
-    def at(self, indices: jax.Array) -> jax.Array:
+    def at(self, reduction: Reduction, indices: jax.Array) -> jax.Array:
         """The tangent of the (only) value at the pairs (i, indices[i]), zero where an index is negative.
 
         indices: (*batch, m, ..., *F) for values of feature shape F: each feature has its own winner.
+        It is `reduction`, a sum, over one pair for each winner, whose j-arguments are gathered: O(m) work.
         """
         desc = self.desc
         (value,) = desc.pair.out_avals
         if desc.n == 0 or indices.size == 0:
             return jnp.zeros(indices.shape, value.dtype)
         roles = (*desc.roles, *keep(desc.roles, self._active))
+        arrays = [*self._primals, *self._tangents]
         lead = desc.lead("i")
-        component = jnp.arange(value.size, dtype=jnp.int32).reshape(value.shape)
-        component = jnp.broadcast_to(component, indices.shape[lead:]).ravel()
+        winners = indices.reshape(*indices.shape[:lead], -1)
+        count = winners.shape[-1]
+        rows = [k for k, r in enumerate(roles) if r != "p"]
 
-        def row(args: Sequence[Any], winners: Any) -> Any:
-            def one(winner: Any, k: Any) -> Any:
-                own = [x[jnp.maximum(winner, 0)] if r == "j" else x for x, r in zip(args, roles, strict=True)]
-                own_primals, own_tangents = own[: len(desc.roles)], own[len(desc.roles) :]
-                _, (tangent,) = _pushforward(desc.pair, self._active, own_primals, own_tangents)
-                return jnp.where(winner >= 0, tangent.ravel()[k], jnp.zeros((), tangent.dtype))
+        def gather(args: Sequence[Any]) -> Sequence[Any]:
+            *own, chosen = args
+            flat = chosen.ravel()
+            outs = []
+            for x, k in zip(own, rows, strict=True):
+                x = x[jnp.maximum(flat, 0)] if roles[k] == "j" else jnp.repeat(x, count, axis=0)
+                # Where there is no winner, the pair is replaced before f sees it, by ones: NaN or an infinite
+                # derivative there would reach the cotangents of the data as 0 * NaN.
+                there = (flat >= 0).reshape(-1, *(1,) * (x.ndim - 1))
+                outs.append(jnp.where(there, x, jnp.ones_like(x)))
+            return outs
 
-            return jax.vmap(one)(winners, component)
+        gathered = batched(gather, desc, [*(arrays[k] for k in rows), winners])
+        args = list(arrays)
+        for k, x in zip(rows, gathered, strict=True):
+            args[k] = x
+        component = jnp.broadcast_to(jnp.arange(value.size, dtype=jnp.int32).reshape(value.shape), indices.shape[lead:])
+        components = jnp.broadcast_to(component.ravel(), (desc.m, count)).reshape(desc.m * count)
+        components = lax.expand_dims(components, range(len(desc.batch)))
+        extras = (((), components.dtype),)
+        pair, used = _tangent_pair(desc.pair, self._active, _component, extras, trace_context())
+        all_roles: tuple[Role, ...] = (*("p" if r == "p" else "i" for r in roles), "i")
+        new = desc.replace(
+            pair=pair, roles=tuple(keep(all_roles, used)), reduction=reduction, m=desc.m * count, n=1, over="j"
+        )
+        (out,) = self._bind(new, keep([*args, components], used))
+        return jnp.where(indices >= 0, out.reshape(indices.shape), 0).astype(value.dtype)
 
-        def problem(args: Sequence[Any]) -> Sequence[Any]:
-            *arrays, winners = args
-            flat = winners.reshape(winners.shape[0], -1)
-            in_axes = [0 if r == "i" else None for r in roles]
-            out = jax.vmap(row, in_axes=(in_axes, 0))(arrays, flat)
-            return [out.reshape(winners.shape)]
 
-        (out,) = batched(problem, desc, [*self._primals, *self._tangents, indices])
-        return lax.convert_element_type(out, value.dtype)
+def _component(values: Sequence[Any], dvalues: Sequence[Any], k: jax.Array) -> Sequence[Any]:
+    """The k-th feature of the tangent, by a selection, which every kernel can do."""
+    flat = dvalues[0].ravel()
+    return [jnp.sum(jnp.where(jnp.arange(flat.size, dtype=k.dtype) == k, flat, jnp.zeros_like(flat)), keepdims=True)]

@@ -25,6 +25,7 @@ __all__ = [
     "ShapedArray",
     "ad",
     "align_manual_axes",
+    "as_single_primitive",
     "batching",
     "dce",
     "inner_jaxprs",
@@ -74,6 +75,13 @@ def inner_jaxprs(eqn: Any) -> list[Any]:
         if hasattr(inner, "eqns"):
             found.append(inner)
     return found
+
+
+def as_single_primitive(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """Mark a function that only binds one primitive: jax_debug_nans then does not run it again, step by step, to find
+    which step made a NaN (the mark of `jax._src.dispatch.apply_primitive`)."""
+    fn._apply_primitive = True  # type: ignore[attr-defined]
+    return fn
 
 
 def replace_equation(eqn: Any, invars: Sequence[Any], outvars: Sequence[Any], params: dict[str, Any]) -> Any:

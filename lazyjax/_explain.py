@@ -21,6 +21,7 @@ class Explained:
 
     description: Description
     plan: Plan
+    arguments: tuple[Any, ...]  # shapes and dtypes of the arrays that it reads
 
     @property
     def pairs(self) -> int:
@@ -36,13 +37,8 @@ class Explained:
     @property
     def bytes(self) -> int:
         """Arrays read and written once: the least that memory must move."""
-        d = self.description
-        sizes = {"i": d.m, "j": d.n, "p": 1}
-        read = sum(
-            sizes[r] * math.prod(a.shape) * np.dtype(a.dtype).itemsize
-            for r, a in zip(d.roles, d.pair.in_avals, strict=True)
-        )
-        return math.prod(d.batch) * read + sum(math.prod(o.shape) * np.dtype(o.dtype).itemsize for o in d.outputs)
+        arrays = [*self.arguments, *self.description.outputs]
+        return sum(math.prod(a.shape) * np.dtype(a.dtype).itemsize for a in arrays)
 
     @property
     def dense_bytes(self) -> int:
@@ -103,8 +99,8 @@ def explain(fn: Callable[..., Any], *args: Any, platform: str | None = None) -> 
     platform = {"gpu": "cuda"}.get(platform, platform)
     closed = jax.make_jaxpr(fn)(*args)
     closed, _ = dce(closed, [True] * len(closed.out_avals))
-    found = (eqn.params["desc"] for eqn in _reductions(closed.jaxpr))
-    return Explanation(Explained(d, plan(d, platform)) for d in found)
+    found = ((eqn.params["desc"], tuple(v.aval for v in eqn.invars)) for eqn in _reductions(closed.jaxpr))
+    return Explanation(Explained(d, plan(d, platform), arguments) for d, arguments in found)
 
 
 def _reductions(jaxpr: Any) -> Iterator[Any]:

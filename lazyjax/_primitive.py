@@ -39,12 +39,16 @@ def _bind(desc: Description, args: Sequence[Any]) -> list[jax.Array]:
 
 @map_reduce_p.def_impl
 def _impl(*args: Any, desc: Description) -> list[jax.Array]:
-    return _compiled(desc)(*args)
+    with jax.disable_jit(False):  # a primitive is compiled even where jit is disabled, as JAX's own are
+        return _compiled(desc)(*args)
 
 
 @functools.lru_cache(maxsize=1024)
 def _compiled(desc: Description) -> Any:
-    return jax.jit(lambda *args: map_reduce_p.bind(*args, desc=desc))
+    def map_reduce(*args: Any) -> list[jax.Array]:
+        return map_reduce_p.bind(*args, desc=desc)
+
+    return jax.jit(_compat.as_single_primitive(map_reduce))
 
 
 @map_reduce_p.def_abstract_eval
@@ -59,8 +63,11 @@ def _abstract_eval(*avals: Any, desc: Description) -> list[Any]:
 def _jvp(primals: Sequence[Any], tangents: Sequence[Any], *, desc: Description) -> tuple[Any, Any]:
     call = Call(desc, primals, tangents, map_reduce)
     outs, douts = desc.reduction.tangent(call)
-    zero = [ad.Zero(jax.typeof(o).to_tangent_aval()) if d is None else d for o, d in zip(outs, douts, strict=True)]
-    return list(outs), zero
+    tangents_out = []
+    for o, d in zip(outs, douts, strict=True):
+        aval = jax.typeof(o).to_tangent_aval()
+        tangents_out.append(ad.Zero(aval) if d is None or aval.dtype == jax.dtypes.float0 else d)
+    return list(outs), tangents_out
 
 
 ad.primitive_jvps[map_reduce_p] = _jvp
@@ -120,8 +127,10 @@ def _dce(used_outputs: Sequence[bool], eqn: Any) -> tuple[list[bool], Any]:
     if all(used_outputs) and all(used):
         return list(used), eqn
     new = desc.replace(pair=pair, roles=tuple(keep(desc.roles, used)), reduction=reduction)
-    if len(new.outputs) != sum(used_outputs):
-        return [True] * len(eqn.invars), eqn
+    if [(o.shape, o.dtype) for o in new.outputs] != [
+        (v.aval.shape, v.aval.dtype) for v in keep(eqn.outvars, used_outputs)
+    ]:
+        return [True] * len(eqn.invars), eqn  # the reduction has no form that computes just these
     params = dict(eqn.params, desc=new)
     return list(used), _compat.replace_equation(eqn, keep(eqn.invars, used), keep(eqn.outvars, used_outputs), params)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -225,6 +226,7 @@ class Reductions:
         _lift: Any
         _shape: Any
         _sizes: Any
+        _aval: Any
         dtype: Any
         shape: Any
         T: Any
@@ -362,6 +364,13 @@ class Reductions:
             raise TypeError(
                 f"reduction: got {show(reduction)}, expected an instance of a subclass of lazyjax.Reduction."
             )
+        try:
+            hash(reduction)
+        except TypeError:
+            raise TypeError(
+                f"reduction: {type(reduction).__name__} is not hashable, but reductions are part of a cache's key. "
+                "Make it a dataclass with frozen=True, whose fields are numbers and strings."
+            ) from None
         weight = None if weight is None else self._lift(weight, "reduction", "weight")
         return self._reduced("reduction", reduction, axis, dim, options, _all, weight=weight)
 
@@ -398,16 +407,18 @@ class Reductions:
                 f"{name}: K has symbolic variables, so its size is not known yet. Make b a variable too: "
                 "(K * Vj(index, dim)).sum(axis=1), a function of the arrays."
             )
-        if self._shape[-1] != 1:
+        batch, m, n = self._sizes
+        features = math.prod(self._aval.shape)
+        if features != 1:
             raise ValueError(
-                f"{name}: K has {self._shape[-1]} features, expected a scalar formula: (M, N) with one feature. "
+                f"{name}: K has {features} features, expected a scalar formula: (M, N) with one feature. "
                 "Sum the features first, or write (K * Vj(b)).sum(axis=1)."
             )
         b = checked_array(b, name)
-        n = self._shape[-2]
+        m, n = 1 if m is None else m, 1 if n is None else n
         if b.ndim == 0 or b.shape[-1 if b.ndim == 1 else -2] != n:
             raise ValueError(
-                f"{name}: b is {show(b)}, expected ({n},) or (*B, {n}, E) for K of shape {self._shape[:-1]}."
+                f"{name}: b is {show(b)}, expected ({n},) or (*B, {n}, E) for K of shape {(*batch, m, n)}."
             )
         vector = b.ndim == 1
         leaf = Leaf("j", 0 if vector else 1, "rows")

@@ -12,7 +12,7 @@ import numpy as np
 from jax import lax
 
 from ._calculus import Call
-from .kernels import Reduction
+from .kernels import Reduction, Selection
 
 Values = Sequence[Any]
 
@@ -90,16 +90,17 @@ class LogSumExp(Reduction):
     (Milakov and Gimelshein, "Online normalizer calculation for softmax", 2018).
     """
 
+    wide: bool = False  # results in the dtype of the accumulator, for derivatives of float16 and bfloat16
+
     def init(self, values: Values) -> Any:
         f, w = values[0], values[-1]
-        dtype = _wide(jnp.result_type(f, w))
+        dtype = _wide(_inexact(values))
         return jnp.full(f.shape, -jnp.inf, dtype), jnp.zeros(w.shape, dtype)
 
     def lift(self, values: Values, index: jax.Array) -> Any:
-        dtype = _wide(jnp.result_type(*values))
+        dtype = _wide(_inexact(values))
         f = values[0].astype(dtype)
-        shift = _finite_or_zero(f)
-        s = jnp.exp(f - shift)
+        s = jnp.exp(f - _finite_or_zero(f))
         return f, (s * values[1].astype(dtype) if len(values) == 2 else s)
 
     def merge(self, a: Any, b: Any) -> Any:
@@ -113,32 +114,51 @@ class LogSumExp(Reduction):
         f = values[0].astype(dtype)
         m = jnp.maximum(acc[0], f.max(0))
         shift = _finite_or_zero(m)
-        terms = jnp.exp(f - shift)
+        terms = jnp.exp(f - shift[None])
         if len(values) == 2:
             terms = terms * values[1].astype(dtype)
         return m, acc[1] * jnp.exp(acc[0] - shift) + terms.sum(0)
 
     def block(self, values: Values, indices: jax.Array, valid: jax.Array) -> Any:
         neutral = self.init([jax.ShapeDtypeStruct(v.shape[1:], v.dtype) for v in values])
-        masked = [_mask(values[0], valid, -jnp.inf), *(_mask(v, valid, 0) for v in values[1:])]
-        return self.fold(neutral, masked, indices)
+        f = values[0].astype(neutral[0].dtype)
+        return self.fold(neutral, [_mask(f, valid, -jnp.inf), *(_mask(v, valid, 0) for v in values[1:])], indices)
 
     def finalize(self, acc: Any, values: Values) -> tuple[Any, ...]:
         m, s = acc
-        return ((_finite_or_zero(m) + jnp.log(s)).astype(jnp.result_type(*values)),)
+        total = _finite_or_zero(m) + jnp.log(s)
+        return (total if self.wide else total.astype(_inexact(values)),)
 
     def tangent(self, call: Call) -> tuple[Sequence[Any], Sequence[Any]]:
-        (total,) = outs = call.reduce(self)
-        return outs, call.sum(Sum(), _tangent_of_logsumexp, total)
+        (total,) = call.reduce(LogSumExp(wide=True))
+        (dtotal,) = call.sum(Sum(), _tangent_of_logsumexp, total)
+        dtype = total.dtype if self.wide else _inexact(call.desc.pair.out_avals)
+        return (total.astype(dtype),), (dtotal.astype(dtype),)
+
+
+def _inexact(values: Values) -> np.dtype:
+    """The dtype of an exponential of the values: integers and booleans become floats, as in jnp.exp."""
+    dtype = jnp.result_type(*(v.dtype for v in values))
+    return np.dtype(dtype if jnp.issubdtype(dtype, jnp.inexact) else jnp.result_type(float))
 
 
 def _mask(v: jax.Array, valid: jax.Array, neutral: Any) -> jax.Array:
     return jnp.where(valid.reshape(-1, *(1,) * (v.ndim - 1)), v, jnp.asarray(neutral, v.dtype))
 
 
+def _softmax(f: jax.Array, total: jax.Array) -> jax.Array:
+    """exp(f - total), never a division by a saved sum, which may have overflowed; 0 where f is -inf, whatever total is.
+
+    The selection stands on both sides of the exponential, so that no derivative meets -inf - (-inf).
+    """
+    gone = f == -jnp.inf
+    exponent = f.astype(jnp.promote_types(f.dtype, total.dtype)) - total
+    p = jnp.exp(jnp.where(gone, jnp.zeros_like(exponent), exponent))
+    return jnp.where(gone, jnp.zeros_like(p), p)
+
+
 def _tangent_of_logsumexp(values: Values, dvalues: Values, total: jax.Array) -> Values:
-    """Softmax weights exp(f - logsumexp), never a division by a saved sum, which may have overflowed."""
-    p = jnp.exp(values[0] - _finite_or_zero(total))
+    p = _softmax(values[0], total)
     if len(values) == 1:
         return [p * dvalues[0]]
     return [p * (values[1] * dvalues[0] + dvalues[1])]
@@ -151,15 +171,15 @@ class SumSoftmaxWeight(Reduction):
     A row with nothing to weigh (no pairs, or f = -inf everywhere) gives 0.
     """
 
-    normalizer: bool = False
+    normalizer: bool = False  # both results are then in the dtype of the accumulator
 
     def init(self, values: Values) -> Any:
         f, w = values
-        dtype = _wide(jnp.result_type(f, w))
+        dtype = _wide(_inexact(values))
         return jnp.full(f.shape, -jnp.inf, dtype), jnp.zeros(f.shape, dtype), jnp.zeros(w.shape, dtype)
 
     def lift(self, values: Values, index: jax.Array) -> Any:
-        dtype = _wide(jnp.result_type(*values))
+        dtype = _wide(_inexact(values))
         f, w = (v.astype(dtype) for v in values)
         s = jnp.exp(f - _finite_or_zero(f))
         return f, s, s * w
@@ -174,34 +194,34 @@ class SumSoftmaxWeight(Reduction):
         f, w = (v.astype(acc[0].dtype) for v in values)
         m = jnp.maximum(acc[0], f.max(0))
         shift = _finite_or_zero(m)
-        e, terms = jnp.exp(acc[0] - shift), jnp.exp(f - shift)
+        e, terms = jnp.exp(acc[0] - shift), jnp.exp(f - shift[None])
         return m, acc[1] * e + terms.sum(0), acc[2] * e + (terms * w).sum(0)
 
     def block(self, values: Values, indices: jax.Array, valid: jax.Array) -> Any:
         neutral = self.init([jax.ShapeDtypeStruct(v.shape[1:], v.dtype) for v in values])
-        return self.fold(neutral, [_mask(values[0], valid, -jnp.inf), _mask(values[1], valid, 0)], indices)
+        f = values[0].astype(neutral[0].dtype)
+        return self.fold(neutral, [_mask(f, valid, -jnp.inf), _mask(values[1], valid, 0)], indices)
 
     def finalize(self, acc: Any, values: Values) -> tuple[Any, ...]:
         m, s, a = acc
-        dtype = jnp.result_type(*values)
-        out = jnp.where(s == 0, jnp.zeros_like(a), a / jnp.where(s == 0, jnp.ones_like(s), s)).astype(dtype)
-        return (out, (_finite_or_zero(m) + jnp.log(s)).astype(dtype)) if self.normalizer else (out,)
-
-    def narrow(self, used: Sequence[bool], count: int) -> tuple[Reduction, Sequence[bool]]:
-        if self.normalizer and not used[1]:
-            return SumSoftmaxWeight(), [True, True]
-        return (LogSumExp(), [True, False]) if self.normalizer and not used[0] else (self, [True, True])
+        out = jnp.where(s == 0, jnp.zeros_like(a), a / jnp.where(s == 0, jnp.ones_like(s), s))
+        if self.normalizer:
+            return out, _finite_or_zero(m) + jnp.log(s)
+        return (out.astype(_inexact(values)),)
 
     def tangent(self, call: Call) -> tuple[Sequence[Any], Sequence[Any]]:
         out, total = call.reduce(SumSoftmaxWeight(normalizer=True))
         dout, dtotal = call.sum(Sum(), _tangent_of_softmax, out, total)
-        return ((out, total), (dout, dtotal)) if self.normalizer else ((out,), (dout,))
+        if self.normalizer:
+            return (out, total), (dout.astype(out.dtype), dtotal.astype(total.dtype))
+        dtype = _inexact(call.desc.pair.out_avals)
+        return (out.astype(dtype),), (dout.astype(dtype),)
 
 
 def _tangent_of_softmax(values: Values, dvalues: Values, out: jax.Array, total: jax.Array) -> Values:
     """With p = softmax(f): d sum p w = sum p ((w - out) df + dw), and d logsumexp = sum p df."""
     (f, w), (df, dw) = values, dvalues
-    p = jnp.exp(f - _finite_or_zero(total))
+    p = _softmax(f, total)
     return [p * ((w - out) * df + dw), p * df]
 
 
@@ -246,8 +266,8 @@ class Extremum(Reduction):
         return tuple(jnp.where(wins, y, x) for x, y in zip(a, b, strict=True))
 
     def fold(self, acc: Any, values: Values, indices: jax.Array) -> Any:
-        # Indices come from the last to the first, so "at least as good" lets the lowest index win, lets an
-        # infinite value win over nothing, and lets NaN win over nothing at all: one comparison.
+        # Indices come from the last to the first, so with "at least as good" the lowest index wins, an infinite
+        # value wins over none, and NaN never does: one comparison.
         (v,) = values
         best = acc[0]
         for u in reversed(range(indices.shape[0])):
@@ -268,11 +288,11 @@ class Extremum(Reduction):
         if self.wanted == "index":
             return call.reduce(self), (None,)
         value, index = call.reduce(Extremum(self.largest, "both"))
-        return _select_results(self.wanted, value, index), _select_results(self.wanted, call.at(index), None)
+        return _select_results(self.wanted, value, index), _select_results(self.wanted, call.at(Sum(), index), None)
 
 
 @dataclasses.dataclass(frozen=True)
-class KSmallest(Reduction):
+class KSmallest(Selection):
     """The k smallest of f_ij in ascending order, their indices, or both: results (k, *F).
 
     NaN is skipped; ties are ordered by index; where there are fewer than k, inf and -1 follow.
@@ -281,13 +301,12 @@ class KSmallest(Reduction):
     k: int = 1
     wanted: Wanted = "value"
 
-    prefers_block = True
+    def group_reduction(self) -> Reduction:
+        return Extremum(False, "both")
 
-    def group_minimum(self) -> Reduction:
-        return Extremum()
-
-    def k_smallest(self, minima: jax.Array, k: int) -> jax.Array:
-        return lax.top_k(_negate(minima), k)[1]
+    def best_groups(self, acc: Any, k: int) -> jax.Array:
+        value, index = acc
+        return lax.top_k(_negate(_ordered(value, index < 0)), k)[1]
 
     def init(self, values: Values) -> Any:
         (v,) = values
@@ -333,20 +352,20 @@ class KSmallest(Reduction):
         return jnp.stack(best), jnp.stack(where)
 
     def block(self, values: Values, indices: jax.Array, valid: jax.Array) -> Any:
-        (v,) = values
-        v = jnp.moveaxis(v, 0, -1)
-        nothing = ~valid | _is_nan(v)
+        v = jnp.moveaxis(values[0], 0, -1)
+        nothing = jnp.broadcast_to(~valid, v.shape) | _is_nan(v)
+        indices = jnp.broadcast_to(indices, v.shape)
         if v.shape[-1] < self.k:
-            missing = self.k - v.shape[-1]
-            padding = [(0, 0)] * (v.ndim - 1) + [(0, missing)]
-            v, nothing = jnp.pad(v, padding), jnp.pad(nothing, padding, constant_values=True)
-            indices = jnp.pad(indices, (0, missing))
-        # top_k has one key: what is skipped must come after what is infinite, so infinity counts as the largest number.
-        key = jnp.where(nothing, self._worst(v), jnp.minimum(v, _second_worst(v.dtype)))
-        position = lax.top_k(_negate(key), self.k)[1]
-        gone = jnp.take_along_axis(nothing, position, axis=-1)
-        best = jnp.where(gone, self._worst(v), jnp.take_along_axis(v, position, axis=-1))
-        where = jnp.where(gone, jnp.asarray(-1, indices.dtype), indices[position])
+            padding = [(0, 0)] * (v.ndim - 1) + [(0, self.k - v.shape[-1])]
+            v, indices = jnp.pad(v, padding), jnp.pad(indices, padding)
+            nothing = jnp.pad(nothing, padding, constant_values=True)
+        position = lax.top_k(_negate(_ordered(v, nothing)), self.k)[1]
+        taken = [jnp.take_along_axis(x, position, axis=-1) for x in (v, nothing, indices)]
+        best = jnp.where(taken[1], self._worst(v), taken[0])
+        where = jnp.where(taken[1], jnp.asarray(-1, indices.dtype), taken[2])
+        if jnp.issubdtype(v.dtype, jnp.floating):
+            # Infinity was ordered as the largest number: put it after it.
+            best, _, where = lax.sort((best, taken[1], where), num_keys=2, is_stable=True)
         return jnp.moveaxis(best, -1, 0), jnp.moveaxis(where, -1, 0)
 
     def finalize(self, acc: Any, values: Values) -> tuple[Any, ...]:
@@ -360,15 +379,21 @@ class KSmallest(Reduction):
         if self.wanted == "index":
             return call.reduce(self), (None,)
         value, index = call.reduce(KSmallest(self.k, "both"))
-        return _select_results(self.wanted, value, index), _select_results(self.wanted, call.at(index), None)
+        return _select_results(self.wanted, value, index), _select_results(self.wanted, call.at(Sum(), index), None)
 
 
-def _second_worst(dtype: Any) -> np.ndarray:
-    """The largest value but one: the largest finite number of floats."""
-    if jnp.issubdtype(dtype, jnp.floating):
-        return np.asarray(jnp.finfo(dtype).max, dtype)
-    worst = _infinity(dtype, 1)
-    return worst if worst.dtype == bool else worst - np.ones_like(worst)
+def _ordered(v: jax.Array, nothing: jax.Array) -> jax.Array:
+    """A single key for top_k in which what is skipped comes last.
+
+    Infinity counts as the largest finite number, to stand before what is skipped; integers are never
+    skipped but at the end, where they lose every tie.
+    """
+    if v.dtype == bool:
+        v = v.astype(jnp.int32)
+    worst = _infinity(v.dtype, 1)
+    if jnp.issubdtype(v.dtype, jnp.floating):
+        v = jnp.minimum(v, jnp.finfo(v.dtype).max)
+    return jnp.where(nothing, worst, v)
 
 
 def _negate(v: jax.Array) -> jax.Array:

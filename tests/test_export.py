@@ -62,8 +62,9 @@ def test_symbolic_sizes(name: str) -> None:
         np.testing.assert_allclose(exported.call(*args), case.dense(*args), rtol=1e-9, atol=1e-12)
 
 
-def test_symbolic_sizes_of_a_gradient() -> None:
-    case = next(c for c in CASES if c.name == "K @ b")
+@pytest.mark.parametrize("name", ["K @ b", "min"])
+def test_symbolic_sizes_of_a_gradient(name: str) -> None:
+    case = next(c for c in CASES if c.name == name)
     m, n = export.symbolic_shape("m, n")
     shapes = [(m, 2), (n, 2), (n, 3), ()]
     exported = export.export(jax.jit(_gradient(case.ours)))(*(jax.ShapeDtypeStruct(s, jnp.float64) for s in shapes))

@@ -8,6 +8,7 @@ faster, `tangent` makes it differentiable.
 
 from __future__ import annotations
 
+import abc
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -21,28 +22,28 @@ Values = Sequence[Any]
 Accumulator = Any
 
 
-class Reduction:
+class Reduction(abc.ABC):
     """A commutative monoid with a map before it (`lift`) and a map after it (`finalize`).
 
     `merge(init, a) == a`, and `merge` is associative and commutative: kernels split the reduced axis
     and merge the parts in any order.  The index of a pair, an integer, is what breaks ties.
     """
 
+    @abc.abstractmethod
     def init(self, values: Values) -> Accumulator:
         """The neutral element; `values` holds the shape and dtype of each value of a pair."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def lift(self, values: Values, index: jax.Array) -> Accumulator:
         """The accumulator of a single pair."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def merge(self, a: Accumulator, b: Accumulator) -> Accumulator:
         """The accumulator of two disjoint sets of pairs."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def finalize(self, acc: Accumulator, values: Values) -> tuple[Any, ...]:
         """The results; `values` as in `init`."""
-        raise NotImplementedError
 
     def fold(self, acc: Accumulator, values: Values, indices: jax.Array) -> Accumulator:
         """Absorb a short chunk: values (U, *F), indices (U,) ascending and all lower than any in acc.
@@ -94,13 +95,13 @@ class Selection(Reduction):
 
     k: int
 
+    @abc.abstractmethod
     def group_reduction(self) -> Reduction:
         """The reduction to the best value alone, and whatever else its order needs."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def best_groups(self, acc: Accumulator, k: int) -> jax.Array:
         """Positions of the k best along the last axis of the leaves; the lowest position first among equals."""
-        raise NotImplementedError
 
 
 def tree_merge(merge: Callable[[Any, Any], Any], acc: Any) -> Any:
@@ -170,7 +171,9 @@ class TracedReduction:
 
         def fold(*args: Any) -> list[Any]:
             acc = self.treedef.unflatten(args[:k])
-            return self._typed(jax.tree.leaves(self.reduction.fold(acc, args[k:-1], args[-1])))
+            folded = jax.tree.map(jnp.asarray, self.reduction.fold(acc, args[k:-1], args[-1]))
+            self._check("fold", folded, "lift", self.treedef.unflatten(self.acc_avals), dtypes=False)
+            return self._typed(jax.tree.leaves(folded))
 
         stacked = [jax.ShapeDtypeStruct((length, *v.shape), v.dtype) for v in self.values]
         index = jax.ShapeDtypeStruct((length,), self.index_dtype)

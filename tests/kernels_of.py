@@ -8,7 +8,7 @@ from typing import Any
 import jax
 from jax.extend.core import Literal
 
-from lazyjax.kernels import Description, dense, pallas_triton, xla
+from lazyjax.kernels import Description, Selection, dense, pallas_triton, xla
 from lazyjax.kernels.planner import XlaPlan
 
 Run = Callable[[Description, Sequence[jax.Array]], Sequence[jax.Array]]
@@ -53,7 +53,7 @@ def on_pallas(block_i: int, block_j: int) -> Run:
 
 def on_groups(desc: Description, args: Sequence[jax.Array]) -> Sequence[jax.Array]:
     """Group minima for selections of scalar values, where the planner may choose them; lanes for the rest."""
-    selects = desc.reduction.k and all(v.size == 1 for v in desc.pair.out_avals)
+    selects = isinstance(desc.reduction, Selection) and all(v.size == 1 for v in desc.pair.out_avals)
     plan = XlaPlan("groups", tile_i=16, tile_j=5, unroll=4, problems=1) if selects else XlaPlan("lanes", tile_i=16)
     return xla.lower(desc, plan)(*args)
 

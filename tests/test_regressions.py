@@ -282,9 +282,23 @@ def test_a_reduction_with_a_mistake(mistake: str, message: str) -> None:
 
 
 def test_a_reduction_that_cannot_be_hashed() -> None:
-    @dataclasses.dataclass
-    class Mutable(_Total.__bases__[0]):  # type: ignore[misc]
-        pass
+    class Mutable(_Total):
+        __hash__ = None  # type: ignore[assignment]
 
     with pytest.raises(TypeError, match=r"Mutable is not hashable.*frozen=True"):
         Vi(np.ones((2, 1))).reduction(Mutable(), axis=0)
+
+
+def test_a_reduction_that_lacks_a_method() -> None:
+    class NoMerge(lazyjax.Reduction):
+        def init(self, values: Any) -> Any:
+            return 0.0
+
+        def lift(self, values: Any, index: Any) -> Any:
+            return values[0]
+
+        def finalize(self, acc: Any, values: Any) -> Any:
+            return (acc,)
+
+    with pytest.raises(TypeError, match=r"NoMerge.*merge"):
+        NoMerge()

@@ -21,8 +21,8 @@ GPU = ("cuda", "rocm")
 
 # One core's second-level cache, in bytes: what a tile of i and its accumulators should fit in.
 CACHE = 1 << 20
-# Scalar operations that one unrolled loop body may hold: beyond it, compile time grows faster than speed.
-UNROLLED = 1024
+# Scalar operations that one unrolled loop body may hold: beyond it, compile time grows and speed does not.
+UNROLLED = 400
 # Scalar operations on one pair beyond which features are no longer unrolled.
 SCALARS = 512
 
@@ -142,9 +142,9 @@ def plan_xla(desc: Description, cost: int | str) -> XlaPlan:
     if isinstance(n, int) and tile * inside < 1024 and n >= 4096:
         # Too few rows to fill the vectors and the cores: cut j.
         segments = _power_of_two(min(8192 // (tile * inside), n // 256), 1, 8192)
-    unroll = _power_of_two(UNROLLED // max(cost, 1), 1, 16)
+    unroll = _power_of_two(UNROLLED // max(cost, 1), 1, 32)
     if isinstance(n, int):
-        unroll = min(unroll, _power_of_two(max(1, n // segments), 1, 16))
+        unroll = min(unroll, _power_of_two(max(1, n // segments), 1, 32))
     return XlaPlan("lanes", tile, unroll=unroll, segments=segments, group=max(1, 4096 // unroll), problems=together)
 
 

@@ -43,7 +43,7 @@ class Groups(Block):
         groups = n // size
         columns = self.minimum.columns(args)
         acc = self.neutral()
-        if groups > most:
+        if groups >= most:
             # Memory for the minima is bounded: j is worked through in stretches of groups.
             def stretch(k: Any, acc: Flat) -> Flat:
                 return self.merge(acc, self._best_of(args, columns, k * most, most))

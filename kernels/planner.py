@@ -22,7 +22,7 @@ GPU = ("cuda", "rocm")
 # One core's second-level cache, in bytes: what a tile of i and its accumulators should fit in.
 CACHE = 1 << 20
 # Scalar operations that one unrolled loop body may hold: beyond it, compile time grows and speed does not.
-UNROLLED = 400
+UNROLLED = 512
 # Scalar operations on one pair beyond which features are no longer unrolled.
 SCALARS = 512
 
@@ -145,7 +145,8 @@ def plan_xla(desc: Description, cost: int | str) -> XlaPlan:
     unroll = _power_of_two(UNROLLED // max(cost, 1), 1, 32)
     if isinstance(n, int):
         unroll = min(unroll, _power_of_two(max(1, n // segments), 1, 32))
-    return XlaPlan("lanes", tile, unroll=unroll, segments=segments, group=max(1, 4096 // unroll), problems=together)
+    group = max(1, 4096 // unroll) if desc.reduction.rounds else np.iinfo(np.int32).max
+    return XlaPlan("lanes", tile, unroll=unroll, segments=segments, group=int(group), problems=together)
 
 
 def _block(desc: Description, reason: str) -> XlaPlan:

@@ -29,6 +29,9 @@ class Reduction(abc.ABC):
     and merge the parts in any order.  The index of a pair, an integer, is what breaks ties.
     """
 
+    # Whether merging rounds: long chains of merges are then cut into groups, so that errors do not grow with them.
+    rounds = True
+
     @abc.abstractmethod
     def init(self, values: Values) -> Accumulator:
         """The neutral element; `values` holds the shape and dtype of each value of a pair."""

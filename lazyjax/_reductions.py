@@ -242,6 +242,8 @@ class Extremum(Reduction):
     largest: bool = False
     wanted: Wanted = "value"
 
+    rounds = False
+
     def _better(self, a: Any, b: Any) -> Any:
         return a > b if self.largest else a < b
 

@@ -52,3 +52,11 @@ def test_sizes(kernel: str, m: int, n: int) -> None:
     want = jax.jit(lambda *a: [c.dense(*a) for c in programs.values()])(*args)
     for a, b in zip(got, want, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("n", [19, 20, 21, 40, 43])
+def test_groups_that_fill_a_stretch_exactly(n: int) -> None:
+    """Five groups of four are one stretch: one group less, none left over, a rest of pairs, two stretches."""
+    case = next(c for c in CASES if c.name == "argKmin")
+    args = arguments(5, n)
+    np.testing.assert_array_equal(run_on(case.ours, RUNS["groups"], *args), case.dense(*args))

@@ -14,8 +14,9 @@ from ._errors import show, static_int
 from ._ops import FEATURE_OPS
 from ._primitive import map_reduce
 from ._reductions import Extremum, KSmallest, LogSumExp, Sum, SumSoftmaxWeight
+from ._symbolic_reduction import SymbolicReduction
 from ._tape import Leaf, Tape, join, pair_function
-from ._variables import canonical, checked_array, common_sizes, is_array, leaf_aval, leaf_sizes, variable_leaf
+from ._variables import canonical, checked_array, common_sizes, is_array, leaf_aval, leaf_sizes
 from .kernels import KERNELS, Description, Reduction
 from .kernels.description import Role
 
@@ -143,44 +144,6 @@ def backend_option(options: dict[str, Any], method: str) -> str | None:
             f"{', '.join(map(repr, KERNELS))}. The device is that of the data: move it with jax.device_put."
         )
     return backend
-
-
-class SymbolicReduction:
-    """A reduction of symbolic variables: a function of their arrays, in the order of their indices."""
-
-    def __init__(self, tensors: Sequence[Any], reduction: Reduction, axis: str, backend: str | None, pick: Any):
-        self._tensors, self._reduction, self._axis = tensors, reduction, axis
-        self._backend, self._pick = backend, pick
-
-    def __call__(self, *arrays: Any) -> Any:
-        """Bind the variables to arrays: (*B, M, D) for i, (*B, N, D) for j, (*B, D) for parameters."""
-        symbols = {leaf.symbol[0] for t in self._tensors for leaf in t._tape.leaves if leaf.symbol}
-        if len(arrays) != max(symbols) + 1:
-            raise TypeError(
-                f"the formula has the symbolic variables {sorted(symbols)}, so it needs {max(symbols) + 1} arrays, in "
-                f"the order of these indices; got {len(arrays)}."
-            )
-        bound = [bind(t, arrays) for t in self._tensors]
-        return reduce_tensors(bound, self._reduction, self._axis, self._backend, self._pick)
-
-    def __repr__(self) -> str:
-        return f"SymbolicReduction({self._reduction}, over {self._axis}, of {', '.join(map(repr, self._tensors))})"
-
-
-def bind(tensor: LazyTensor, arrays: Sequence[Any]) -> LazyTensor:
-    """Give symbolic variables their data."""
-    leaves, data = [], []
-    for leaf, d in zip(tensor._tape.leaves, tensor._data, strict=True):
-        if leaf.symbol is not None:
-            index, size = leaf.symbol
-            name = f"variable {index}"
-            leaf, d = variable_leaf(checked_array(arrays[index], name), None, leaf.role, 1, name)
-            got = d.shape[-1] if d.ndim else 1
-            if got != size:
-                raise ValueError(f"{name}: {show(d)} has {got} features, expected {size}.")
-        leaves.append(leaf)
-        data.append(d)
-    return type(tensor)._make(Tape(tuple(leaves), tensor._tape.code), tensor._node, tuple(data))
 
 
 def reduce_tensors(
@@ -451,4 +414,4 @@ def _attach_aliases() -> None:
 
 _attach_aliases()
 
-__all__ = ["Reductions", "Request", "SymbolicReduction", "describe"]
+__all__ = ["Reductions", "Request", "describe"]

@@ -6,7 +6,6 @@ what JAX does not know: the conventions at singular points, which are those of K
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -17,34 +16,7 @@ import numpy as np
 from jax import lax
 from jax.scipy import special
 
-
-@dataclasses.dataclass(frozen=True)
-class Op:
-    """One operation.
-
-    name: the method of LazyTensor; fn(*features, **static parameters) -> features; arity: how many LazyTensors.
-    symbol: how it is printed, "{0} + {1}" or None for a call.  broadcast: operands must have equal D, or 1.
-    """
-
-    name: str
-    fn: Callable[..., Any]
-    arity: int = 1
-    symbol: str | None = None
-    doc: str = ""
-    broadcast: bool = True
-
-
-def _vector(x: Any) -> jax.Array:
-    """Features as a vector: a number is a vector of length 1."""
-    x = jnp.asarray(x)
-    return x.reshape(1) if x.ndim == 0 else x
-
-
-def _floating(x: Any) -> jax.Array:
-    """Integers and booleans as floats, as jnp does before sqrt or exp."""
-    x = jnp.asarray(x)
-    return x if jnp.issubdtype(x.dtype, jnp.inexact) else x.astype(jnp.result_type(float))
-
+from ._op import Op, binary, floating, unary, vector
 
 # sqrt and rsqrt with rsqrt(0) = 0, so that the derivative of a norm is 0 at 0, to every order.
 
@@ -136,35 +108,35 @@ def _or(x: Any, y: Any) -> Any:
     x, y = jnp.asarray(x), jnp.asarray(y)
     if x.dtype == bool and y.dtype == bool:
         return jnp.logical_or(x, y)
-    return jnp.sum(_vector(x * y), -1, keepdims=True)
+    return jnp.sum(vector(x * y), -1, keepdims=True)
 
 
 def _over_features(fn: Callable[..., Any]) -> Callable[[Any], Any]:
     """A function over D that keeps the axis, of size 1."""
-    return lambda x: fn(_vector(x), -1, keepdims=True)
+    return lambda x: fn(vector(x), -1, keepdims=True)
 
 
 def _argument(fn: Callable[..., Any]) -> Callable[[Any], Any]:
-    return lambda x: fn(_vector(x), -1, keepdims=True).astype(jnp.int32)
+    return lambda x: fn(vector(x), -1, keepdims=True).astype(jnp.int32)
 
 
 def _sqnorm2(x: Any) -> Any:
-    x = _vector(x)
+    x = vector(x)
     square = x * x if not jnp.issubdtype(x.dtype, jnp.complexfloating) else (x * jnp.conj(x)).real
     return jnp.sum(square, -1, keepdims=True)
 
 
 def _norm2(x: Any) -> Any:
-    return _sqrt(_floating(_sqnorm2(x)))
+    return _sqrt(floating(_sqnorm2(x)))
 
 
 def _normalize(x: Any) -> Any:
-    return _vector(x) * _rsqrt(_floating(_sqnorm2(x)))
+    return vector(x) * _rsqrt(floating(_sqnorm2(x)))
 
 
 def _weightedsqnorm(x: Any, s: Any) -> Any:
     """s |x|^2 for a scalar s, sum_k s_k x_k^2 for a vector, x^T S x for S of D*D entries, row by row."""
-    x, s = _vector(x), _vector(s)
+    x, s = vector(x), vector(s)
     size = x.shape[0]
     if s.shape[0] == size * size and size > 1:
         return jnp.sum(x * (s.reshape(size, size) @ x), -1, keepdims=True)
@@ -173,12 +145,12 @@ def _weightedsqnorm(x: Any, s: Any) -> Any:
 
 def _difference_matrix(x: Any, y: Any) -> Any:
     """x_a - y_b for every a and b, flattened row by row."""
-    x, y = _vector(x), _vector(y)
+    x, y = vector(x), vector(y)
     return (x[:, None] - y[None, :]).ravel()
 
 
 def _take(x: Any, *, start: int, stop: int, step: int) -> Any:
-    x, index = _vector(x), range(start, stop, step)
+    x, index = vector(x), range(start, stop, step)
     if len(index) == 0:
         return x[:0]
     if step < 0:
@@ -187,7 +159,7 @@ def _take(x: Any, *, start: int, stop: int, step: int) -> Any:
 
 
 def _concat(*xs: Any) -> Any:
-    xs = tuple(_vector(x) for x in xs)
+    xs = tuple(vector(x) for x in xs)
     return jnp.concatenate([x.astype(jnp.result_type(*xs)) for x in xs])
 
 
@@ -202,7 +174,7 @@ def _power(x: Any, y: Any) -> Any:
 def _integer_power(x: Any, *, exponent: int) -> Any:
     x = jnp.asarray(x)
     if exponent < 0:
-        x = _floating(x)
+        x = floating(x)
     return lax.integer_pow(x, exponent) if x.dtype != bool else x**exponent
 
 
@@ -216,103 +188,95 @@ def _sinxdivx(x: Any) -> Any:
 
 
 def _logistic(x: Any) -> Any:
-    return jax.nn.sigmoid(_floating(x))
+    return jax.nn.sigmoid(floating(x))
 
 
-def _unary(name: str, fn: Callable[..., Any], doc: str) -> Op:
-    return Op(name, fn, 1, None, doc)
-
-
-def _binary(name: str, fn: Callable[..., Any], symbol: str | None, doc: str, **kwargs: Any) -> Op:
-    return Op(name, fn, 2, symbol, doc, **kwargs)
-
-
-_float = lambda fn: functools.wraps(fn)(lambda x: fn(_floating(x)))  # noqa: E731
+_float = lambda fn: functools.wraps(fn)(lambda x: fn(floating(x)))  # noqa: E731
 
 _ROWS = [
     # Arithmetic.
-    _binary("add", jnp.add, "{0} + {1}", "x + y"),
-    _binary("subtract", jnp.subtract, "{0} - {1}", "x - y"),
-    _binary("multiply", jnp.multiply, "{0} * {1}", "x * y"),
-    _binary("divide", jnp.true_divide, "{0} / {1}", "x / y; 1 / 0 is inf"),
-    _binary("floor_divide", jnp.floor_divide, "{0} // {1}", "the largest integer below x / y"),
-    _binary("remainder", jnp.mod, "{0} % {1}", "x modulo y, with the sign of y"),
-    _binary("power_of", _power, "{0} ** {1}", "x to the power y"),
+    binary("add", jnp.add, "{0} + {1}", "x + y"),
+    binary("subtract", jnp.subtract, "{0} - {1}", "x - y"),
+    binary("multiply", jnp.multiply, "{0} * {1}", "x * y"),
+    binary("divide", jnp.true_divide, "{0} / {1}", "x / y; 1 / 0 is inf"),
+    binary("floor_divide", jnp.floor_divide, "{0} // {1}", "the largest integer below x / y"),
+    binary("remainder", jnp.mod, "{0} % {1}", "x modulo y, with the sign of y"),
+    binary("power_of", _power, "{0} ** {1}", "x to the power y"),
     Op("integer_power", _integer_power, 1, "{0} ** {exponent}", "x to a fixed integer power"),
     Op("negative", jnp.negative, 1, "-{0}", "-x"),
-    _binary("scalar_product", _or, "({0} | {1})", "the scalar product over D; of booleans, the logical or"),
+    binary("scalar_product", _or, "({0} | {1})", "the scalar product over D; of booleans, the logical or"),
     # Comparisons and logic: booleans.
-    _binary("equal", jnp.equal, "({0} == {1})", "x == y"),
-    _binary("not_equal", jnp.not_equal, "({0} != {1})", "x != y"),
-    _binary("less", jnp.less, "({0} < {1})", "x < y"),
-    _binary("less_equal", jnp.less_equal, "({0} <= {1})", "x <= y"),
-    _binary("greater", jnp.greater, "({0} > {1})", "x > y"),
-    _binary("greater_equal", jnp.greater_equal, "({0} >= {1})", "x >= y"),
-    _binary("logical_and", jnp.logical_and, "({0} & {1})", "logical and"),
+    binary("equal", jnp.equal, "({0} == {1})", "x == y"),
+    binary("not_equal", jnp.not_equal, "({0} != {1})", "x != y"),
+    binary("less", jnp.less, "({0} < {1})", "x < y"),
+    binary("less_equal", jnp.less_equal, "({0} <= {1})", "x <= y"),
+    binary("greater", jnp.greater, "({0} > {1})", "x > y"),
+    binary("greater_equal", jnp.greater_equal, "({0} >= {1})", "x >= y"),
+    binary("logical_and", jnp.logical_and, "({0} & {1})", "logical and"),
     Op("logical_not", jnp.logical_not, 1, "~{0}", "logical not"),
-    _unary("isfinite", jnp.isfinite, "neither infinite nor NaN"),
+    unary("isfinite", jnp.isfinite, "neither infinite nor NaN"),
     # Element-wise functions.
-    _unary("exp", jnp.exp, "e to the power x"),
-    _unary("exp2", jnp.exp2, "2 to the power x"),
-    _unary("expm1", jnp.expm1, "exp(x) - 1, accurate near 0"),
-    _unary("log", jnp.log, "the natural logarithm; log(0) is -inf"),
-    _unary("log1p", jnp.log1p, "log(1 + x), accurate near 0"),
-    _unary("sin", jnp.sin, "the sine"),
-    _unary("cos", jnp.cos, "the cosine"),
-    _unary("tan", jnp.tan, "the tangent"),
-    _unary("asin", jnp.arcsin, "the inverse sine"),
-    _unary("acos", jnp.arccos, "the inverse cosine"),
-    _unary("atan", jnp.arctan, "the inverse tangent"),
-    _unary("sinh", jnp.sinh, "the hyperbolic sine"),
-    _unary("cosh", jnp.cosh, "the hyperbolic cosine"),
-    _unary("tanh", jnp.tanh, "the hyperbolic tangent"),
-    _unary("asinh", jnp.arcsinh, "the inverse hyperbolic sine"),
-    _unary("acosh", jnp.arccosh, "the inverse hyperbolic cosine"),
-    _unary("atanh", jnp.arctanh, "the inverse hyperbolic tangent"),
-    _unary("sqrt", _float(_sqrt), "the square root, with derivative 0 at 0"),
-    _unary("rsqrt", _float(_rsqrt), "1 / sqrt(x), with value and derivative 0 at 0"),
-    _unary("square", jnp.square, "x * x"),
-    _unary("cbrt", jnp.cbrt, "the cube root"),
-    _unary("abs", _abs, "the absolute value, with derivative 0 at 0"),
-    _unary("sign", jnp.sign, "-1, 0 or 1"),
-    _unary("step", _step, "0 where x < 0, else 1"),
-    _unary("relu", _relu, "max(x, 0), with derivative 1 at 0"),
-    _unary("floor", jnp.floor, "the largest integer below"),
-    _unary("ceil", jnp.ceil, "the smallest integer above"),
-    _unary("xlogx", _float(_xlogx), "x log(x), 0 at 0"),
-    _unary("sinxdivx", _sinxdivx, "sin(x) / x, 1 at 0"),
-    _unary("sinc", jnp.sinc, "sin(pi x) / (pi x), 1 at 0"),
-    _unary("erf", _float(special.erf), "the error function"),
-    _unary("erfc", _float(special.erfc), "1 - erf(x), accurate for large x"),
-    _unary("lgamma", _float(special.gammaln), "the logarithm of |gamma(x)|"),
-    _unary("digamma", _float(special.digamma), "the derivative of lgamma"),
-    _unary("sigmoid", _logistic, "1 / (1 + exp(-x))"),
-    _unary("logistic", _logistic, "1 / (1 + exp(-x)), as sigmoid"),
-    _unary("softplus", jax.nn.softplus, "log(1 + exp(x))"),
+    unary("exp", jnp.exp, "e to the power x"),
+    unary("exp2", jnp.exp2, "2 to the power x"),
+    unary("expm1", jnp.expm1, "exp(x) - 1, accurate near 0"),
+    unary("log", jnp.log, "the natural logarithm; log(0) is -inf"),
+    unary("log1p", jnp.log1p, "log(1 + x), accurate near 0"),
+    unary("sin", jnp.sin, "the sine"),
+    unary("cos", jnp.cos, "the cosine"),
+    unary("tan", jnp.tan, "the tangent"),
+    unary("asin", jnp.arcsin, "the inverse sine"),
+    unary("acos", jnp.arccos, "the inverse cosine"),
+    unary("atan", jnp.arctan, "the inverse tangent"),
+    unary("sinh", jnp.sinh, "the hyperbolic sine"),
+    unary("cosh", jnp.cosh, "the hyperbolic cosine"),
+    unary("tanh", jnp.tanh, "the hyperbolic tangent"),
+    unary("asinh", jnp.arcsinh, "the inverse hyperbolic sine"),
+    unary("acosh", jnp.arccosh, "the inverse hyperbolic cosine"),
+    unary("atanh", jnp.arctanh, "the inverse hyperbolic tangent"),
+    unary("sqrt", _float(_sqrt), "the square root, with derivative 0 at 0"),
+    unary("rsqrt", _float(_rsqrt), "1 / sqrt(x), with value and derivative 0 at 0"),
+    unary("square", jnp.square, "x * x"),
+    unary("cbrt", jnp.cbrt, "the cube root"),
+    unary("abs", _abs, "the absolute value, with derivative 0 at 0"),
+    unary("sign", jnp.sign, "-1, 0 or 1"),
+    unary("step", _step, "0 where x < 0, else 1"),
+    unary("relu", _relu, "max(x, 0), with derivative 1 at 0"),
+    unary("floor", jnp.floor, "the largest integer below"),
+    unary("ceil", jnp.ceil, "the smallest integer above"),
+    unary("xlogx", _float(_xlogx), "x log(x), 0 at 0"),
+    unary("sinxdivx", _sinxdivx, "sin(x) / x, 1 at 0"),
+    unary("sinc", jnp.sinc, "sin(pi x) / (pi x), 1 at 0"),
+    unary("erf", _float(special.erf), "the error function"),
+    unary("erfc", _float(special.erfc), "1 - erf(x), accurate for large x"),
+    unary("lgamma", _float(special.gammaln), "the logarithm of |gamma(x)|"),
+    unary("digamma", _float(special.digamma), "the derivative of lgamma"),
+    unary("sigmoid", _logistic, "1 / (1 + exp(-x))"),
+    unary("logistic", _logistic, "1 / (1 + exp(-x)), as sigmoid"),
+    unary("softplus", jax.nn.softplus, "log(1 + exp(x))"),
     Op("round", _round, 1, None, "round to `decimals`, half away from zero"),
-    _binary("atan2", jnp.arctan2, None, "the angle of the point (y, x)"),
-    _binary("minimum", jnp.minimum, None, "the smaller of two"),
-    _binary("maximum", jnp.maximum, None, "the larger of two"),
+    binary("atan2", jnp.arctan2, None, "the angle of the point (y, x)"),
+    binary("minimum", jnp.minimum, None, "the smaller of two"),
+    binary("maximum", jnp.maximum, None, "the larger of two"),
     Op("clamp", _clamp, 3, None, "x held within [a, b], with derivative 1 on the closed interval"),
     Op("ifelse", lambda x, a, b: jnp.where(x >= 0, a, b), 3, None, "a where x >= 0, b elsewhere"),
     Op("where", _where, 3, None, "a where the condition holds, b elsewhere"),
     Op("mod", _mod, 3, None, "x modulo n, in [offset, offset + n)"),
     # Over the features, kept as an axis of size 1.
-    _unary("sum_features", _over_features(jnp.sum), "the sum over D"),
-    _unary("prod_features", _over_features(jnp.prod), "the product over D"),
-    _unary("mean_features", _over_features(jnp.mean), "the mean over D"),
-    _unary("min_features", _over_features(jnp.min), "the smallest over D"),
-    _unary("max_features", _over_features(jnp.max), "the largest over D"),
-    _unary("argmin_features", _argument(jnp.argmin), "where the smallest over D stands"),
-    _unary("argmax_features", _argument(jnp.argmax), "where the largest over D stands"),
-    _unary("logsumexp_features", lambda x: special.logsumexp(_floating(_vector(x)), -1, keepdims=True), "over D"),
-    _unary("softmax_features", lambda x: jax.nn.softmax(_floating(_vector(x)), -1), "exp(x) / sum over D of exp(x)"),
-    _unary("sqnorm2", _sqnorm2, "the squared Euclidean norm over D"),
-    _unary("norm2", _norm2, "the Euclidean norm over D, with derivative 0 at 0"),
-    _unary("normalize", _normalize, "x / |x|, 0 at 0"),
-    _binary("sqdist", lambda x, y: _sqnorm2(x - y), None, "the squared Euclidean distance over D"),
-    _binary("weightedsqnorm", _weightedsqnorm, None, "sum s x^2, or x^T S x", broadcast=False),
-    _binary("difference_matrix", _difference_matrix, None, "x_a - y_b for every a, b, flattened", broadcast=False),
+    unary("sum_features", _over_features(jnp.sum), "the sum over D"),
+    unary("prod_features", _over_features(jnp.prod), "the product over D"),
+    unary("mean_features", _over_features(jnp.mean), "the mean over D"),
+    unary("min_features", _over_features(jnp.min), "the smallest over D"),
+    unary("max_features", _over_features(jnp.max), "the largest over D"),
+    unary("argmin_features", _argument(jnp.argmin), "where the smallest over D stands"),
+    unary("argmax_features", _argument(jnp.argmax), "where the largest over D stands"),
+    unary("logsumexp_features", lambda x: special.logsumexp(floating(vector(x)), -1, keepdims=True), "over D"),
+    unary("softmax_features", lambda x: jax.nn.softmax(floating(vector(x)), -1), "exp(x) / sum over D of exp(x)"),
+    unary("sqnorm2", _sqnorm2, "the squared Euclidean norm over D"),
+    unary("norm2", _norm2, "the Euclidean norm over D, with derivative 0 at 0"),
+    unary("normalize", _normalize, "x / |x|, 0 at 0"),
+    binary("sqdist", lambda x, y: _sqnorm2(x - y), None, "the squared Euclidean distance over D"),
+    binary("weightedsqnorm", _weightedsqnorm, None, "sum s x^2, or x^T S x", broadcast=False),
+    binary("difference_matrix", _difference_matrix, None, "x_a - y_b for every a, b, flattened", broadcast=False),
     Op("take", _take, 1, None, "features start:stop:step"),
     Op("concat", _concat, -1, None, "features one after the other", broadcast=False),
 ]

@@ -19,6 +19,12 @@ def formula(tensor: Any, limit: int = 400) -> str:
         letter = {"i": "x", "j": "y", "p": "p"}[leaf.role]
         names.append(f"{letter}{counts[leaf.role]}")
         counts[leaf.role] += 1
+    texts = _texts(tape, names, limit)
+    return names[-1 - tensor._node] if tensor._node < 0 else texts[tensor._node]
+
+
+def _texts(tape: Any, names: list[str], limit: int) -> list[str]:
+    """Every instruction as text."""
     texts: list[str] = []
     for op, params, inputs in tape.code:
         args = [names[-1 - n] if n < 0 else texts[n] for n in inputs]
@@ -27,6 +33,8 @@ def formula(tensor: Any, limit: int = 400) -> str:
             text = str(values["value"])
         elif op == "lift":
             text = f"{values['name']}({', '.join(args)})"
+        elif op == "derivative":
+            text = _derivative(values["function"], args, limit)
         elif op == "take":
             start, stop, step = values["start"], values["stop"], values["step"]
             text = f"{_atom(args[0])}[{start if stop == start + 1 else f'{start}:{stop}:{step}'}]"
@@ -36,7 +44,17 @@ def formula(tensor: Any, limit: int = 400) -> str:
             name = op.removesuffix("_features")
             text = f"{name}({', '.join([*args, *map(str, values.values())])})"
         texts.append(text if len(text) <= limit else text[: limit // 2] + " ... " + text[-limit // 2 :])
-    return names[-1 - tensor._node] if tensor._node < 0 else texts[tensor._node]
+    return texts
+
+
+def _derivative(function: Any, args: list[str], limit: int) -> str:
+    """grad(formula, v, e) and its kin."""
+    others, rest = args[: len(function.others)], args[len(function.others) :]
+    v = "v" if function.free else rest[0]
+    held = iter(others)
+    names = [v if k in function.wrt else next(held) for k in range(len(function.tape.leaves))]
+    of = names[-1 - function.node] if function.node < 0 else _texts(function.tape, names, limit)[function.node]
+    return f"{function.kind}({', '.join([of, v, *rest[1:]])})"
 
 
 def _atom(text: str) -> str:

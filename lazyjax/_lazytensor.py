@@ -16,6 +16,7 @@ from ._features import Features
 from ._operators import Operators
 from ._ops import OPS
 from ._reduce import Reductions
+from ._symbolic import Calculus
 from ._tape import Instruction, Leaf, Operand, Tape, join, node_avals, result_aval
 from ._variables import (
     Sizes,
@@ -31,7 +32,7 @@ from ._variables import (
 
 
 @jax.tree_util.register_pytree_with_keys_class
-class LazyTensor(Operators, Features, Reductions):
+class LazyTensor(Operators, Features, Reductions, Calculus):
     """A symbolic array of shape (*B, M, N, D), computed pair by pair when it is reduced, never stored.
 
     Args:

@@ -8,7 +8,7 @@ from ._ops import OPS
 
 
 def formula(tensor: Any, limit: int = 400) -> str:
-    """The recorded expression, with the letters x (i), y (j) and p for its variables."""
+    """The recorded expression, with the letters x (i), y (j) and p for its variables, Vi(0, 3) for a symbolic one."""
     tape = tensor._tape
     counts = {"i": 0, "j": 0, "p": 0}
     names = []
@@ -16,11 +16,20 @@ def formula(tensor: Any, limit: int = 400) -> str:
         if type(d) in (float, complex):
             names.append(f"{d:g}" if type(d) is float else str(d))
             continue
+        if leaf.symbol is not None:
+            names.append(symbol_name(leaf))
+            continue
         letter = {"i": "x", "j": "y", "p": "p"}[leaf.role]
         names.append(f"{letter}{counts[leaf.role]}")
         counts[leaf.role] += 1
     texts = _texts(tape, names, limit)
     return names[-1 - tensor._node] if tensor._node < 0 else texts[tensor._node]
+
+
+def symbol_name(leaf: Any) -> str:
+    """How the symbolic variable of a leaf is written."""
+    index, size = leaf.symbol
+    return f"{ {'i': 'Vi', 'j': 'Vj', 'p': 'Pm'}[leaf.role] }({index}, {size})"
 
 
 def _texts(tape: Any, names: list[str], limit: int) -> list[str]:

@@ -209,9 +209,7 @@ class LazyTensor(Operators, Features, Reductions, Calculus):
         avals = [o._aval for o in operands]
         if row.broadcast:
             _check_features(name, avals)
-        if op in _ORDERED and any(jnp.issubdtype(a.dtype, jnp.complexfloating) for a in avals):
-            kinds = " and ".join(str(a.dtype) for a in avals)
-            raise TypeError(f"{name}: the features are {kinds}, expected real numbers: complex numbers have no order.")
+        check_order(op, name, avals)
         instruction = (op, tuple(sorted(params.items())))
         return extend(instruction, operands, avals, name)
 
@@ -235,6 +233,13 @@ class LazyTensor(Operators, Features, Reductions, Calculus):
 # Operations that complex numbers have no order for.
 _ORDERED = {"less", "less_equal", "greater", "greater_equal", "minimum", "maximum", "clamp", "step", "relu", "atan2",
             "min_features", "max_features", "argmin_features", "argmax_features"}  # fmt: skip
+
+
+def check_order(op: str, name: str, avals: Sequence[Any]) -> None:
+    """Complex numbers have no order."""
+    if op in _ORDERED and any(jnp.issubdtype(a.dtype, jnp.complexfloating) for a in avals):
+        kinds = " and ".join(str(a.dtype) for a in avals)
+        raise TypeError(f"{name}: the features are {kinds}, expected real numbers: complex numbers have no order.")
 
 
 def _check_features(name: str, avals: Sequence[Any]) -> None:

@@ -12,12 +12,13 @@ import jax.numpy as jnp
 
 from ._errors import show, static_int
 from ._ops import FEATURE_OPS
+from ._options import read_options, reduce_axis
 from ._primitive import map_reduce
 from ._reductions import Extremum, KSmallest, LogSumExp, Sum, SumSoftmaxWeight
-from ._symbolic_reduction import SymbolicReduction
+from ._symbolic_reduction import SymbolicReduction, unbound
 from ._tape import Leaf, Tape, join, pair_function
 from ._variables import canonical, checked_array, common_sizes, is_array, leaf_aval, leaf_sizes
-from .kernels import KERNELS, Description, Reduction
+from .kernels import Description, Reduction
 from .kernels.description import Role
 
 if TYPE_CHECKING:
@@ -68,93 +69,11 @@ def _result(request: Request, desc: Description, out: jax.Array) -> jax.Array:
     return out[..., 0] if request.rank_one and out.shape[-1] == 1 else out
 
 
-def reduce_axis(tensor: Any, axis: Any, dim: Any, default: Any, method: str) -> str:
-    """ "i", "j", "ij" or "features" from an axis that counts batch dims, as in KeOps."""
-    if axis is not None and dim is not None and axis != dim:
-        raise ValueError(f"{method}: axis={axis!r} and dim={dim!r} are two names of the same thing; give one.")
-    axis = dim if axis is None else axis
-    axis = default if axis is None else axis
-    shape, nbatch = tensor._shape, tensor.nbatchdims
-    expected = (
-        f"expected {nbatch} or 'i' for the i axis, {nbatch + 1} or 'j' for the j axis"
-        f"{', -1 for the features' if method in FEATURE_OPS else ''}; the shape is {shape}"
-    )
-    if axis is None:
-        raise ValueError(f"{method}: axis is missing, {expected}.")
-    if isinstance(axis, tuple | list):
-        both = {reduce_axis(tensor, a, None, None, method) for a in axis}
-        if both == {"i", "j"} and len(axis) == 2:
-            return "ij"
-        raise ValueError(f"{method}: axis={axis!r}, {expected}, or ('i', 'j') for both.")
-    if isinstance(axis, str):
-        if axis in ("i", "j", "ij"):
-            return axis
-        raise ValueError(f"{method}: axis={axis!r}, {expected}.")
-    k = static_int(axis, "axis", method)
-    k = k + len(shape) if k < 0 else k
-    if k == nbatch:
-        return "i"
-    if k == nbatch + 1:
-        return "j"
-    if k == len(shape) - 1 and len(shape) == nbatch + 3:
-        return "features"
-    if 0 <= k < nbatch:
-        raise ValueError(f"{method}: axis={axis!r} is a batch dim of shape {shape}. Reduce, then reduce the result.")
-    raise ValueError(f"{method}: axis={axis!r} is not an axis to reduce, {expected}.")
-
-
-_OPTIONS = {
-    "device_id": "move the data with jax.device_put(x, jax.devices()[k])",
-    "ranges": "mask pairs in the formula, for instance with where(condition, K, 0)",
-    "out": "JAX arrays are immutable: use the returned array",
-    "dtype_acc": "convert the data, for instance x.astype('float64') under jax_enable_x64",
-    "use_double_acc": "convert the data, for instance x.astype('float64') under jax_enable_x64",
-    "sum_scheme": "float32 sums are summed by groups already; for more accuracy convert the data to float64",
-    "use_fast_math": "the instructions of a kernel are chosen by its backend",
-    "call": "use symbolic variables Vi(index, dim), whose reductions are functions",
-}
-
-# The defaults of KeOps, which ask for nothing.
-_DEFAULTS = {
-    "device_id": None, "ranges": None, "out": None, "dtype_acc": "auto", "use_double_acc": False, "sum_scheme": "auto",
-    "use_fast_math": True, "call": True,
-}  # fmt: skip
-
-
-def backend_option(options: dict[str, Any], method: str) -> str | None:
-    """The backend among the options of a reduction; every other option is refused, with what to do instead."""
-    options = dict(options)
-    options.pop("enable_chunks", None)  # cannot change a result
-    backend = options.pop("backend", None)
-    for name, value in options.items():
-        if name in _DEFAULTS and type(value) is type(_DEFAULTS[name]) and value == _DEFAULTS[name]:
-            continue
-        hint = _OPTIONS.get(name)
-        if hint is None:
-            known = "axis, dim, backend"
-            raise TypeError(f"{method}: unknown option {name!r}; the options are {known}.")
-        raise TypeError(
-            f"{method}: the option {name}={value if isinstance(value, str) else show(value)} is not available; {hint}."
-        )
-    if backend in (None, "auto"):
-        return None
-    if backend not in KERNELS:
-        raise ValueError(
-            f"{method}: backend={backend!r}, expected None or 'auto' (the planner chooses), or one of "
-            f"{', '.join(map(repr, KERNELS))}. The device is that of the data: move it with jax.device_put."
-        )
-    return backend
-
-
 def reduce_tensors(
     tensors: Sequence[LazyTensor], reduction: Reduction, axis: str, backend: str | None, pick: Callable[..., Any]
 ) -> Any:
     """One reduction of the values of one pair, given as LazyTensors that share their axes."""
     head = tensors[0]
-    if any(
-        leaf.symbol is not None and d is None for t in tensors for leaf, d in zip(t._tape.leaves, t._data, strict=True)
-    ):
-        return SymbolicReduction(tensors, reduction, axis, backend, pick)
     if len(tensors) == 1:
         tape, data, nodes = head._tape, head._data, (head._node,)
         _ = head._sizes  # mismatched axes raise here, before anything is traced
@@ -197,6 +116,10 @@ class Reductions:
     def _reduced(self, name: str, reduction: Any, axis: Any, dim: Any, options: dict[str, Any], pick: Any = _first,
                  default: Any = None, weight: Any = None) -> Any:  # fmt: skip
         which = reduce_axis(self, axis, dim, default, name)
+        options = dict(options)
+        call = options.pop("call", True)
+        if not isinstance(call, bool):
+            raise TypeError(f"{name}: call={show(call)}, expected True, or False for a function to be called later.")
         if which == "features":
             if name not in FEATURE_OPS:
                 raise ValueError(f"{name}: the features cannot be reduced by it; give the i or the j axis.")
@@ -215,6 +138,9 @@ class Reductions:
         if weight is not None:
             common_sizes(self._sizes, weight._sizes, f"{name} of a formula and its weight")
         tensors = [self] if weight is None else [self, weight]
+        if not call or any(map(unbound, tensors)):
+            backend_option(options, name)  # a mistake is said now, not when the arrays come
+            return SymbolicReduction(name, tensors, reduction, which, options, pick)
         return reduce_tensors(tensors, reduction, which, backend_option(options, name), pick)  # type: ignore[arg-type]
 
     def sum(self, axis: Any = None, *, dim: Any = None, **options: Any) -> Any:
@@ -346,7 +272,7 @@ class Reductions:
         """b @ K: b (M,) or (..., E, M)."""
         b = checked_array(b, "b @ K")
         if b.ndim >= 2:
-            return jnp.swapaxes(self.T._product(jnp.swapaxes(b, -1, -2), "b @ K", {}), -1, -2)
+            return self.T._product(jnp.swapaxes(b, -1, -2), "b @ K", {}, _transposed)
         return self.T._product(b, "b @ K", {})
 
     def matvec(self, b: Any, **options: Any) -> Any:
@@ -357,18 +283,13 @@ class Reductions:
         """K.T @ b."""
         return self.T._product(b, "rmatvec", options)
 
-    def _product(self, b: Any, name: str, options: dict[str, Any]) -> Any:
+    def _product(self, b: Any, name: str, options: dict[str, Any], pick: Any = _first) -> Any:
         from ._lazytensor import LazyTensor
 
         if isinstance(b, LazyTensor) or not (is_array(b) or isinstance(b, list | tuple)):
             raise TypeError(
                 f"{name}: b is {show(b) if not isinstance(b, LazyTensor) else 'a LazyTensor'}, expected an array "
                 "(N,) or (*B, N, E). For a sum against a formula write (K * f).sum(axis=1)."
-            )
-        if any(leaf.symbol is not None and d is None for leaf, d in zip(self._tape.leaves, self._data, strict=True)):
-            raise TypeError(
-                f"{name}: K has symbolic variables, so its size is not known yet. Make b a variable too: "
-                "(K * Vj(index, dim)).sum(axis=1), a function of the arrays."
             )
         batch, m, n = self._sizes
         features = math.prod(self._aval.shape)
@@ -378,6 +299,8 @@ class Reductions:
                 "Sum the features first, or write (K * Vj(b)).sum(axis=1)."
             )
         b = checked_array(b, name)
+        if n is None and b.ndim and any(leaf.role == "j" for leaf in unbound(self)):
+            n = b.shape[-1 if b.ndim == 1 else -2]  # not known yet: checked when the arrays come
         m, n = 1 if m is None else m, 1 if n is None else n
         if b.ndim == 0 or b.shape[-1 if b.ndim == 1 else -2] != n:
             raise ValueError(
@@ -386,12 +309,15 @@ class Reductions:
         vector = b.ndim == 1
         leaf = Leaf("j", 0 if vector else 1, "rows")
         product = self._record("multiply", LazyTensor._of_leaf(leaf, b), shown=name)
-        out = product._reduced(name, Sum(), "j", None, options, _squeezed if vector else _first)
-        return out
+        return product._reduced(name, Sum(), "j", None, options, _squeezed if vector else pick)
 
 
 def _squeezed(outs: Sequence[Any]) -> Any:
     return outs[0][..., 0]
+
+
+def _transposed(outs: Sequence[Any]) -> Any:
+    return jnp.swapaxes(outs[0], -1, -2)
 
 
 def _attach_aliases() -> None:

@@ -19,9 +19,6 @@ from ._compat import dce, trace_context
 from ._errors import show
 from ._tape import Instruction, Leaf, Tape, evaluate
 
-if TYPE_CHECKING:
-    from ._lazytensor import LazyTensor
-
 Kind = Literal["grad", "diff", "grad_matrix", "divergence", "laplacian", "trace_operator"]
 
 
@@ -144,8 +141,8 @@ def subtape(tape: Tape, node: int) -> tuple[Tape, int, list[int]]:
 
 
 class Calculus:
-    """Derivatives of a formula with respect to a variable v: the LazyTensor `Vi(x)`, `Vj(y)` or `Pm(p)` that the formula
-    was written with, or a symbolic variable."""
+    """Derivatives of a formula with respect to a variable v: the LazyTensor `Vi(x)`, `Vj(y)` or `Pm(p)` that it was
+    written with, or a symbolic variable."""
 
     __slots__ = ()
 

@@ -64,6 +64,15 @@ def number_leaf(x: Any, name: str) -> tuple[Leaf, Any]:
 
 def data_leaf(x: Any, axis: Any, name: str) -> tuple[Leaf, Any]:
     """LazyTensor(x, axis): the role of an array told by its shape, or by `axis`."""
+    if isinstance(x, tuple) and len(x) == 3 and all(type(k) is int for k in x):  # KeOps' (index, dim, category)
+        index, size, category = x
+        if axis is not None or category not in (0, 1, 2):
+            raise ValueError(
+                f"{name}: {x} is the symbolic variable (index, dim, category), so the last number must be 0 for an "
+                "i-variable, 1 for a j-variable or 2 for a parameter, and axis must not be given. For a parameter of "
+                f"three numbers give the list {list(x)}."
+            )
+        return variable_leaf(index, size, (*_SIDES, "p")[category], 1, name)
     if type(x) in (float, complex) or (not is_array(x) and isinstance(x, int)):
         if axis is not None:
             raise ValueError(f"{name}: a number is a parameter, so axis={axis!r} must not be given.")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from ._errors import show, static_int
 
@@ -17,42 +20,51 @@ class Features:
         _record: Any
         _lift: Any
         _shape: Any
-        norm2: Any
+        _aval: Any
 
         def __sub__(self, other: Any) -> Any: ...
 
     def __getitem__(self, key: Any) -> Any:
-        """Features by an int or a slice: x[..., k], x[..., a:b:c], x[:, :, k]; also x[k]."""
-        if isinstance(key, tuple) or key is Ellipsis:
-            key = self._feature_key(key if isinstance(key, tuple) else (key,))
-        size = self._shape[-1]
-        if isinstance(key, slice):
-            for part, value in (("start", key.start), ("stop", key.stop), ("step", key.step)):
-                if value is not None:
-                    static_int(value, part, "indexing")
-            start, stop, step = key.indices(size)
-            if len(range(start, stop, step)) == 0:
-                raise IndexError(
-                    f"x[..., {key.start}:{key.stop}:{key.step}] is empty: the features are 0 to {size - 1}."
-                )
-        else:
-            k = static_int(key, "the index", "indexing")
-            if not -size <= k < size:
-                raise IndexError(f"x[..., {k}]: index {k} is out of range for {size} features.")
-            start, stop, step = k % size, k % size + 1, 1
-        return self._record("take", start=start, stop=stop, step=step)
+        """Features by NumPy's basic indexing: x[..., k], x[..., a:b:c], x[:, :, k], x[..., 0, :], x[..., None].
 
-    def _feature_key(self, key: tuple[Any, ...]) -> Any:
-        full = len(self._shape)
-        if Ellipsis in [k for k in key if k is Ellipsis]:
-            at = next(i for i, k in enumerate(key) if k is Ellipsis)
-            key = (*key[:at], *[slice(None)] * (full - len(key) + 1), *key[at + 1 :])
-        if len(key) != full or any(not (isinstance(k, slice) and k == slice(None)) for k in key[:-1]):
+        The axes of pairs are written `...` or `:`. An int drops its axis, but the last one stays, of size 1. With one
+        feature axis x[k] and x[a:b] are accepted too.
+
+        Raises:
+            IndexError: for other axes than the features, beyond their sizes, and where nothing would be left.
+        """
+        sizes = self._aval.shape or (1,)
+        given = self._feature_key(key)
+        axes = iter(sizes)
+        items = tuple(None if k is None else _feature_item(k, next(axes)) for k in given)
+        if items == tuple((0, size, 1) for size in sizes):
+            return self
+        return self._record("take", key=items)
+
+    def _feature_key(self, key: Any) -> tuple[Any, ...]:
+        """The entries of a key that are about features; those about pairs must be full slices."""
+        full, rank = len(self._shape), len(self._aval.shape) or 1
+        if not isinstance(key, tuple):
+            if key is not Ellipsis and rank > 1:
+                raise IndexError(
+                    f"x[{_show_index(key)}] on shape {self._shape}, which has {rank} feature axes: say which one, with "
+                    f"an entry for each that follows, as in x[..., {_show_index(key)}, :]."
+                )
+            key = (Ellipsis,) if key is Ellipsis else (Ellipsis, key)
+        where = [at for at, k in enumerate(key) if k is Ellipsis]
+        axes = sum(k is not None and k is not Ellipsis for k in key)
+        filled = key
+        if len(where) == 1:
+            filled = (*key[: where[0]], *[slice(None)] * (full - axes), *key[where[0] + 1 :])
+        pairs = full - rank
+        of_pairs = all(isinstance(k, slice) and k == slice(None) for k in filled[:pairs])
+        if len(where) > 1 or sum(k is not None for k in filled) != full or not of_pairs:
+            last = "the last axis, the features," if rank == 1 else f"the last {rank} axes, the features,"
             raise IndexError(
-                f"x[{', '.join(map(_show_index, key))}] on shape {self._shape}: only the last axis, the features, can "
-                "be indexed; the axes of a LazyTensor's pairs are not in memory. Index the data before."
+                f"x[{', '.join(map(_show_index, key))}] on shape {self._shape}: only {last} can be indexed; the axes "
+                "of a LazyTensor's pairs are not in memory. Index the data before."
             )
-        return key[-1]
+        return filled[pairs:]
 
     def elem(self, i: Any) -> Any:
         """Feature i, as a scalar."""
@@ -74,15 +86,18 @@ class Features:
 
     @staticmethod
     def concatenate(tensors: Sequence[Any], axis: Any = -1) -> Any:
-        """The features of several LazyTensors, one after the other; `axis` must be the last one."""
+        """The features of several LazyTensors, one after the other along a feature axis, the last one by default."""
         tensors = list(tensors)
         if not tensors or not any(isinstance(t, Features) for t in tensors):
             raise ValueError(f"concatenate: expected a sequence with at least one LazyTensor, got {show(tensors)}.")
         first = next(t for t in tensors if isinstance(t, Features))
-        if static_int(axis, "axis", "concatenate") not in (-1, len(first._shape) - 1):
+        axes = feature_axes(first, static_int(axis, "axis", "concatenate"))
+        if axes is None:
             raise ValueError(f"concatenate: axis={axis}, expected -1: only features can be concatenated.")
         head, *rest = [first._lift(t, "concatenate") for t in tensors]
-        return head._record("concat", *rest) if rest else head
+        if not rest:
+            return head
+        return head._record("concat", *rest) if axes == (-1,) else head._record("concat", *rest, axis=axes[0])
 
     @staticmethod
     def cat(tensors: Sequence[Any], dim: Any = -1) -> Any:
@@ -92,10 +107,13 @@ class Features:
     # Methods with arguments that need a check.
 
     def norm(self, dim: Any = -1) -> Any:
-        """The Euclidean norm over the features."""
-        if static_int(dim, "dim", "norm") not in (-1, len(self._shape) - 1):
-            raise ValueError(f"norm: dim={dim}, expected -1: a norm is over the features.")
-        return self.norm2()
+        """The Euclidean norm over a feature axis, or a tuple of them: the last one by default. `norm2` is over all."""
+        axes = feature_axes(self, dim)
+        if axes is None:
+            raise ValueError(f"norm: dim={dim}, expected -1: a norm is over the features of shape {self._shape}.")
+        return (
+            self._record("norm2") if len(axes) == len(self._shape) - _pairs(self) else self._record("norm2", axes=axes)
+        )
 
     def round(self, decimals: Any = 0) -> Any:
         """Round to `decimals` places, half away from zero."""
@@ -106,9 +124,9 @@ class Features:
         return self._record("mod", modulus, offset)
 
     def weightedsqnorm(self, s: Any) -> Any:
-        """s |x|^2 for a scalar s, sum_k s_k x_k^2 for D weights, x^T S x for D*D weights."""
+        """s |x|^2 for a scalar s, sum_k s_k |x_k|^2 for D weights, x^* S x for D*D weights, row by row."""
         s = self._lift(s, "weightedsqnorm", "s")
-        d, size = self._shape[-1], s._shape[-1]
+        d, size = math.prod(self._aval.shape), math.prod(s._aval.shape)
         if size not in (1, d, d * d):
             raise ValueError(f"weightedsqnorm: s has {size} features, expected 1, D = {d} or D * D = {d * d}.")
         return self._record("weightedsqnorm", s)
@@ -118,5 +136,38 @@ class Features:
         return (self - y).weightedsqnorm(s)
 
 
+def _pairs(tensor: Any) -> int:
+    """How many axes of the full shape stand before the features."""
+    return len(tensor._shape) - max(1, len(tensor._aval.shape))
+
+
+def feature_axes(tensor: Any, axis: Any) -> tuple[int, ...] | None:
+    """The feature axes that `axis` (an int or a tuple) names, counted from the end; None where it names others."""
+    axes = axis if isinstance(axis, tuple | list) else (axis,)
+    if not all(isinstance(a, int | np.integer) and not isinstance(a, bool) for a in axes) or not axes:
+        return None
+    full, pairs = len(tensor._shape), _pairs(tensor)
+    counted = tuple(int(a) + full if a < 0 else int(a) for a in axes)
+    if len(set(counted)) != len(counted) or not all(pairs <= a < full for a in counted):
+        return None
+    return tuple(sorted(a - full for a in counted))
+
+
+def _feature_item(k: Any, size: int) -> int | tuple[int, int, int]:
+    """An int or a slice of one feature axis, checked: k, or (start, stop, step)."""
+    if not isinstance(k, slice):
+        k = static_int(k, "the index", "indexing")
+        if not -size <= k < size:
+            raise IndexError(f"x[..., {k}]: index {k} is out of range for {size} features.")
+        return k % size
+    for part, value in (("start", k.start), ("stop", k.stop), ("step", k.step)):
+        if value is not None:
+            static_int(value, part, "indexing")
+    start, stop, step = k.indices(size)
+    if len(range(start, stop, step)) == 0:
+        raise IndexError(f"x[..., {k.start}:{k.stop}:{k.step}] is empty: the features are 0 to {size - 1}.")
+    return start, stop, step
+
+
 def _show_index(k: Any) -> str:
-    return ":" if isinstance(k, slice) and k == slice(None) else str(k)
+    return ":" if isinstance(k, slice) and k == slice(None) else "..." if k is Ellipsis else str(k)

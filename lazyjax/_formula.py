@@ -45,8 +45,7 @@ def _texts(tape: Any, names: list[str], limit: int) -> list[str]:
         elif op == "derivative":
             text = _derivative(values["function"], args, limit)
         elif op == "take":
-            start, stop, step = values["start"], values["stop"], values["step"]
-            text = f"{_atom(args[0])}[{start if stop == start + 1 else f'{start}:{stop}:{step}'}]"
+            text = f"{_atom(args[0])}[{', '.join(map(_index, values['key']))}]"
         elif (symbol := OPS[op].symbol) is not None:
             text = symbol.format(*map(_atom, args), **values)
         else:
@@ -64,6 +63,10 @@ def _derivative(function: Any, args: list[str], limit: int) -> str:
     names = [v if k in function.wrt else next(held) for k in range(len(function.tape.leaves))]
     of = names[-1 - function.node] if function.node < 0 else _texts(function.tape, names, limit)[function.node]
     return f"{function.kind}({', '.join([of, v, *rest[1:]])})"
+
+
+def _index(k: Any) -> str:
+    return ":".join(map(str, k)) if isinstance(k, tuple) else str(k)
 
 
 def _atom(text: str) -> str:

@@ -11,7 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from . import _formula
+from ._algebra import Algebra
+from ._complex import Complex
 from ._errors import show
+from ._feature_tensors import FeatureTensors
 from ._features import Features
 from ._operators import Operators
 from ._ops import OPS
@@ -32,7 +35,7 @@ from ._variables import (
 
 
 @jax.tree_util.register_pytree_with_keys_class
-class LazyTensor(Operators, Features, Reductions, Calculus):
+class LazyTensor(Operators, Features, Algebra, FeatureTensors, Complex, Reductions, Calculus):
     """A symbolic array of shape (*B, M, N, D), computed pair by pair when it is reduced, never stored.
 
     Args:
@@ -232,7 +235,8 @@ class LazyTensor(Operators, Features, Reductions, Calculus):
 
 # Operations that complex numbers have no order for.
 _ORDERED = {"less", "less_equal", "greater", "greater_equal", "minimum", "maximum", "clamp", "step", "relu", "atan2",
-            "min_features", "max_features", "argmin_features", "argmax_features"}  # fmt: skip
+            "ifelse", "one_hot", "bspline", "softdtw_sqdist", "min_features", "max_features",
+            "argmin_features", "argmax_features"}  # fmt: skip
 
 
 def check_order(op: str, name: str, avals: Sequence[Any]) -> None:

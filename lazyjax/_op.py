@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +43,38 @@ def vector(x: Any) -> jax.Array:
     return x.reshape(1) if x.ndim == 0 else x
 
 
+def flat(x: Any) -> jax.Array:
+    """Features as one vector, row by row: how KeOps holds matrices and tensors."""
+    x = vector(x)
+    return x if x.ndim == 1 else x.reshape(-1)
+
+
 def floating(x: Any) -> jax.Array:
     """Integers and booleans as floats, as jnp does before sqrt or exp."""
     x = jnp.asarray(x)
     return x if jnp.issubdtype(x.dtype, jnp.inexact) else x.astype(jnp.result_type(float))
+
+
+def cut(x: jax.Array, axis: int, start: int, stop: int, step: int) -> jax.Array:
+    """x[start:stop:step] along one axis, by slices alone, which every kernel can do."""
+    index = range(start, stop, step)
+    if len(index) == 0:
+        return lax.slice_in_dim(x, 0, 0, axis=axis)
+    if step < 0:
+        return jnp.flip(lax.slice_in_dim(x, index[-1], index[0] + 1, -step, axis), axis)
+    return lax.slice_in_dim(x, start, stop, step, axis)
+
+
+def aligned(op: Op) -> Op:
+    """An operation whose operands broadcast, with as many feature axes on each: one number meets a matrix as (1, 1).
+
+    Numbers without axes stay as they are, which also strict rank promotion allows.
+    """
+    if not op.broadcast or op.arity < 2:
+        return op
+
+    def fn(*xs: Any, **params: Any) -> Any:
+        rank = max(map(jnp.ndim, xs))
+        return op.fn(*(jnp.reshape(x, (1,) * rank) if 0 < jnp.ndim(x) < rank else x for x in xs), **params)
+
+    return dataclasses.replace(op, fn=fn)

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ._ops import OPS
+from ._ops_algebra import ALGEBRA
+from ._ops_tensors import TENSORS
 
 
 class Operators:
@@ -125,8 +127,11 @@ _COMPARISONS = {
     "eq": ("equal", "=="), "ne": ("not_equal", "!="), "lt": ("less", "<"), "le": ("less_equal", "<="),
     "gt": ("greater", ">"), "ge": ("greater_equal", ">="),
 }  # fmt: skip
-_INTERNAL = {"add", "subtract", "multiply", "divide", "floor_divide", "remainder", "power_of", "integer_power",
-             "negative", "scalar_product", "take", "concat", "round", "mod", "weightedsqnorm"}  # fmt: skip
+# Operations whose methods are written elsewhere, because they check their arguments.
+_WRITTEN = {"add", "subtract", "multiply", "divide", "floor_divide", "remainder", "power_of", "integer_power",
+            "negative", "scalar_product", "take", "concat", "round", "mod", "weightedsqnorm",
+            *(row.name for row in [*ALGEBRA, *TENSORS]),
+            "real", "imag", "real2complex", "imag2complex", "exp1j"}  # fmt: skip
 
 
 def _attach() -> None:
@@ -147,7 +152,7 @@ def _attach() -> None:
         setattr(Operators, f"__{dunder}__", binary(op, symbol, False))
     setattr(Operators, "__neg__", lambda self: self._record("negative"))  # noqa: B010
     for name, row in OPS.items():
-        if name in _INTERNAL or name.endswith("_features"):
+        if name in _WRITTEN or name.endswith("_features"):
             continue
 
         def method(self: Operators, *others: Any, _name: str = name, _row: Any = row) -> Operators:

@@ -16,7 +16,10 @@ import numpy as np
 from jax import lax
 from jax.scipy import special
 
-from ._op import Op, binary, floating, unary, vector
+from ._op import Op, aligned, binary, flat, floating, unary, vector
+from ._ops_algebra import ALGEBRA
+from ._ops_complex import COMPLEX
+from ._ops_tensors import TENSORS
 
 # sqrt and rsqrt with rsqrt(0) = 0, so that the derivative of a norm is 0 at 0, to every order.
 
@@ -104,63 +107,54 @@ def _abs(x: Any) -> Any:
 
 
 def _or(x: Any, y: Any) -> Any:
-    """The scalar product over D, or the logical "or" of booleans."""
+    """The scalar product over all features, or the logical "or" of booleans."""
     x, y = jnp.asarray(x), jnp.asarray(y)
     if x.dtype == bool and y.dtype == bool:
         return jnp.logical_or(x, y)
-    return jnp.sum(vector(x * y), -1, keepdims=True)
+    return vector(jnp.sum(x * y))
 
 
-def _over_features(fn: Callable[..., Any]) -> Callable[[Any], Any]:
-    """A function over D that keeps the axis, of size 1."""
-    return lambda x: fn(vector(x), -1, keepdims=True)
+def _over_features(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """A function over some of the feature axes, which go; a single number stays a vector of length 1."""
+    return lambda x, *, axes=(-1,): vector(fn(vector(x), axes))
 
 
-def _argument(fn: Callable[..., Any]) -> Callable[[Any], Any]:
-    return lambda x: fn(vector(x), -1, keepdims=True).astype(jnp.int32)
+def _argument(fn: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda x, *, axes=(-1,): vector(fn(vector(x), axes[0]).astype(jnp.int32))
 
 
-def _sqnorm2(x: Any) -> Any:
+def _sqnorm(x: Any, axes: Any = None) -> jax.Array:
+    """The sum of |x|^2 over some feature axes, which go, or over all of them."""
     x = vector(x)
     square = x * x if not jnp.issubdtype(x.dtype, jnp.complexfloating) else (x * jnp.conj(x)).real
-    return jnp.sum(square, -1, keepdims=True)
+    return jnp.sum(square, axes)
 
 
-def _norm2(x: Any) -> Any:
-    return _sqrt(floating(_sqnorm2(x)))
+def _norm2(x: Any, *, axes: Any = None) -> Any:
+    return vector(_sqrt(floating(_sqnorm(x, axes))))
 
 
 def _normalize(x: Any) -> Any:
-    return vector(x) * _rsqrt(floating(_sqnorm2(x)))
+    return vector(x) * _rsqrt(floating(_sqnorm(x)))
 
 
 def _weightedsqnorm(x: Any, s: Any) -> Any:
-    """s |x|^2 for a scalar s, sum_k s_k x_k^2 for a vector, x^T S x for S of D*D entries, row by row."""
-    x, s = vector(x), vector(s)
+    """s |x|^2 for a scalar s, sum_k s_k |x_k|^2 for a vector, x^* S x for S of D*D entries, row by row."""
+    x, s = flat(x), flat(s)
     size = x.shape[0]
     if s.shape[0] == size * size and size > 1:
-        return jnp.sum(x * (s.reshape(size, size) @ x), -1, keepdims=True)
-    return jnp.sum(s * x * x, -1, keepdims=True)
+        return jnp.sum(jnp.conj(x) * (s.reshape(size, size) @ x), -1, keepdims=True)
+    return jnp.sum(s * x * jnp.conj(x), -1, keepdims=True)
 
 
 def _difference_matrix(x: Any, y: Any) -> Any:
     """x_a - y_b for every a and b, flattened row by row."""
-    x, y = vector(x), vector(y)
-    return (x[:, None] - y[None, :]).ravel()
+    return flat(flat(x)[:, None] - flat(y)[None, :])
 
 
-def _take(x: Any, *, start: int, stop: int, step: int) -> Any:
-    x, index = vector(x), range(start, stop, step)
-    if len(index) == 0:
-        return x[:0]
-    if step < 0:
-        return jnp.flip(lax.slice_in_dim(x, index[-1], index[0] + 1, -step), 0)
-    return lax.slice_in_dim(x, start, stop, step)
-
-
-def _concat(*xs: Any) -> Any:
+def _concat(*xs: Any, axis: int = -1) -> Any:
     xs = tuple(vector(x) for x in xs)
-    return jnp.concatenate([x.astype(jnp.result_type(*xs)) for x in xs])
+    return jnp.concatenate([x.astype(jnp.result_type(*xs)) for x in xs], axis)
 
 
 def _where(condition: Any, a: Any, b: Any) -> Any:
@@ -269,19 +263,22 @@ _ROWS = [
     unary("max_features", _over_features(jnp.max), "the largest over D"),
     unary("argmin_features", _argument(jnp.argmin), "where the smallest over D stands"),
     unary("argmax_features", _argument(jnp.argmax), "where the largest over D stands"),
-    unary("logsumexp_features", lambda x: special.logsumexp(floating(vector(x)), -1, keepdims=True), "over D"),
-    unary("softmax_features", lambda x: jax.nn.softmax(floating(vector(x)), -1), "exp(x) / sum over D of exp(x)"),
-    unary("sqnorm2", _sqnorm2, "the squared Euclidean norm over D"),
+    unary("logsumexp_features", _over_features(lambda x, axes: special.logsumexp(floating(x), axes)), "log sum exp"),
+    unary(
+        "softmax_features",
+        _over_features(lambda x, axes: jax.nn.softmax(floating(x), axes)),
+        "exp(x) / sum over D of exp(x)",
+    ),
+    unary("sqnorm2", lambda x: vector(_sqnorm(x)), "the squared Euclidean norm over D"),
     unary("norm2", _norm2, "the Euclidean norm over D, with derivative 0 at 0"),
     unary("normalize", _normalize, "x / |x|, 0 at 0"),
-    binary("sqdist", lambda x, y: _sqnorm2(x - y), None, "the squared Euclidean distance over D"),
+    binary("sqdist", lambda x, y: vector(_sqnorm(x - y)), None, "the squared Euclidean distance over D"),
     binary("weightedsqnorm", _weightedsqnorm, None, "sum s x^2, or x^T S x", broadcast=False),
     binary("difference_matrix", _difference_matrix, None, "x_a - y_b for every a, b, flattened", broadcast=False),
-    Op("take", _take, 1, None, "features start:stop:step"),
     Op("concat", _concat, -1, None, "features one after the other", broadcast=False),
 ]
 
-OPS: dict[str, Op] = {op.name: op for op in _ROWS}
+OPS: dict[str, Op] = {op.name: aligned(op) for op in [*_ROWS, *ALGEBRA, *TENSORS, *COMPLEX]}
 
 # How a feature-wise reduction is called by a user: `K.sum(-1)`.
 FEATURE_OPS = {

@@ -8,10 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.interpolate
 import scipy.special
 
-from lazyjax import LazyTensor, Vi, Vj
+from lazyjax import LazyTensor, Pm, Vi, Vj
 from lazyjax._ops import OPS
+from lazyjax._ops_algebra import ALGEBRA as ROWS_OF_ALGEBRA
+from lazyjax._ops_complex import COMPLEX
+from lazyjax._ops_tensors import TENSORS
 
 from .dense import close, derivatives_agree
 
@@ -58,6 +62,61 @@ def _matrix(s):
 
 def _lazy_matrix(s):
     return LazyTensor.cat([s[..., a] * s[..., b] + float(3 * a + b) for a in range(3) for b in range(3)])
+
+
+def _lazy_square(x, y):
+    """A square matrix, the unit matrix plus x y^T."""
+    return _outer(x, y) + Pm(np.eye(x.shape[-1]).astype(x.dtype), feature_ndim=2)
+
+
+def _outer(x, y):
+    return x.tensorprod(y).reshape_features(x.shape[-1], y.shape[-1])
+
+
+def _square(x, y):
+    return np.eye(x.shape[-1]) + x[..., :, None] * y[..., None, :]
+
+
+def _rows(x):
+    return x.reshape(M, N, -1)
+
+
+def _lazy_rows(x):
+    return x.reshape_features(-1)
+
+
+def _polar(r, t):
+    return r * np.exp(1j * t)
+
+
+def _lazy_polar(r, t):
+    return r * t.exp1j()
+
+
+KNOTS = 0.6 * np.arange(8) - 2  # away from the values of y
+
+
+def _lazy_bspline(x, y):
+    return LazyTensor.cat([x[..., 0] * 0.02 + float(t) for t in KNOTS]).bspline(y[..., -1], 3)
+
+
+def _bspline(x, y):
+    knots = 0.02 * x[..., :1] + KNOTS
+    pairs = zip(knots.reshape(M * N, 8), y[..., -1].ravel(), strict=True)
+    elements = [[scipy.interpolate.BSpline.basis_element(t[k : k + 5], False)(z) for k in range(4)] for t, z in pairs]
+    return np.nan_to_num(np.asarray(elements)).reshape(M, N, 4)
+
+
+def _softdtw(x, y, gamma):
+    """The recursion as it is written, cell by cell."""
+    size = x.shape[-1]
+    r = np.full((size + 1, size + 1, *x.shape[:-1]), np.inf)
+    r[0, 0] = 0
+    for a, b in np.ndindex(size, size):
+        near = np.stack([r[a, b], r[a, b + 1], r[a + 1, b]])
+        soft = -gamma[..., 0] * scipy.special.logsumexp(-near / gamma[..., 0], 0)
+        r[a + 1, b + 1] = (x[..., a] - y[..., b]) ** 2 + soft
+    return r[size, size][..., None]
 
 
 TABLE = [
@@ -177,6 +236,45 @@ TABLE = [
     Row("concat", lambda x, y: x.concat(y), lambda x, y: np.concatenate([x, y], -1), TWO),
     Row("concat", lambda x, y: LazyTensor.concatenate([x, 1.5, y]),
         lambda x, y: np.concatenate([x, np.full((M, N, 1), 1.5), y], -1), TWO),
+    Row("stack", lambda x, y: _lazy_rows(LazyTensor.stack([x, y])), lambda x, y: _rows(np.stack([x, y], -1)), TWO),
+    Row("one_hot", lambda x: x.elem(0).one_hot(3), lambda x: 1.0 * (np.round(x[..., :1]) == np.arange(3.0)),
+        ((-1.4, 4.3),), False),
+    Row("bspline", _lazy_bspline, _bspline, TWO),
+    Row("softdtw_sqdist", lambda x, y, w: x.softdtw_sqdist(y, w[..., 0]), _softdtw, (REAL, REAL, POSITIVE)),
+    # Small tensors, flattened.
+    Row("tensorprod", lambda x, y: x.tensorprod(y), lambda x, y: _rows(x[..., :, None] * y[..., None, :]), TWO),
+    Row("matvecmult", lambda x, y: x.tensorprod(y).exp().matvecmult(x),
+        lambda x, y: np.einsum("mnab,mnb->mna", np.exp(x[..., :, None] * y[..., None, :]), x), TWO),
+    Row("vecmatmult", lambda x, y: x.vecmatmult(x.tensorprod(y).exp()),
+        lambda x, y: np.einsum("mna,mnab->mnb", x, np.exp(x[..., :, None] * y[..., None, :])), TWO),
+    Row("keops_tensordot", lambda x, y: x.keops_tensordot(y, x.shape[-1], y.shape[-1], (), (), (1, 0)),
+        lambda x, y: _rows(y[..., :, None] * x[..., None, :]), TWO),
+    Row("keops_kron", lambda x, y: x.keops_kron(y, (x.shape[-1], 1), (1, y.shape[-1])),
+        lambda x, y: _rows(x[..., :, None] * y[..., None, :]), TWO),
+    # Features with several axes.
+    Row("take", lambda x, y: _outer(x, y)[..., 1, :], lambda x, y: x[..., 1:2] * y, TWO),
+    Row("sum_features", lambda x, y: _outer(x, y).sum(-2), lambda x, y: x.sum(-1, keepdims=True) * y, TWO),
+    Row("norm2", lambda x, y: _outer(x, y).norm(-1), lambda x, y: np.abs(x) * np.linalg.norm(y, axis=-1)[..., None],
+        TWO),
+    Row("reshape_features", lambda x, y: _lazy_rows(_outer(x, y)),
+        lambda x, y: _rows(x[..., :, None] * y[..., None, :]), TWO),
+    Row("transpose_features", lambda x, y: _lazy_rows(_outer(x, y).mT),
+        lambda x, y: _rows(y[..., :, None] * x[..., None, :]), TWO),
+    Row("matmul", lambda x, y: _lazy_square(x, y).matmul(y), lambda x, y: y + x * (y * y).sum(-1, keepdims=True), TWO),
+    Row("einsum", lambda x, y: LazyTensor.einsum("ab,b,a->", _lazy_square(x, y), x, y),
+        lambda x, y: ((x * y).sum(-1) + (x * y).sum(-1) ** 2)[..., None], TWO),
+    Row("trace", lambda x, y: _outer(x, y).trace(), lambda x, y: (x * y).sum(-1, keepdims=True), TWO),
+    Row("det", lambda x, y: _lazy_square(x, y).det(), lambda x, y: np.linalg.det(_square(x, y))[..., None], TWO),
+    Row("inv", lambda x, y: _lazy_rows(_lazy_square(x, y).inv()), lambda x, y: _rows(np.linalg.inv(_square(x, y))),
+        (POSITIVE, POSITIVE)),
+    # Complex numbers and their parts.
+    Row("real", lambda x, y: _lazy_polar(x, y).real, lambda x, y: x * np.cos(y), TWO),
+    Row("imag", lambda x, y: _lazy_polar(x, y).imag, lambda x, y: x * np.sin(y), TWO),
+    Row("conj", lambda x, y: (_lazy_polar(x, y).conj() ** 2).imag, lambda x, y: -x * x * np.sin(2 * y), TWO),
+    Row("angle", lambda x, y: _lazy_polar(x, y).angle(), lambda x, y: y, (POSITIVE, REAL)),
+    Row("real2complex", lambda x, y: (x.real2complex() * (y * 1j)).imag, lambda x, y: x * y, TWO),
+    Row("imag2complex", lambda x, y: (x.imag2complex() * (y * 1j)).real, lambda x, y: -x * y, TWO),
+    Row("exp1j", lambda x: x.exp1j().imag, np.sin),
 ]  # fmt: skip
 
 
@@ -245,11 +343,14 @@ SMOOTH = list({row.op: row for row in reversed(TABLE) if row.smooth}.values())
 OVER_FEATURES = ("scalar_product", "sqnorm2", "norm2", "normalize", "sqdist", "weightedsqnorm", "difference_matrix",
                  "take", "concat")  # fmt: skip
 VECTOR = [row for row in SMOOTH if row.op in OVER_FEATURES or row.op.endswith("_features")]
-ELEMENTWISE = [row for row in SMOOTH if row not in VECTOR]
+ALGEBRA = [row for row in SMOOTH if row.op in {op.name for op in [*ROWS_OF_ALGEBRA, *TENSORS, *COMPLEX]} - {"take"}]
+ELEMENTWISE = [row for row in SMOOTH if row not in VECTOR and row not in ALGEBRA]
 
 
 @pytest.mark.parametrize(
-    ("rows", "size"), [(VECTOR, 2), *((ELEMENTWISE[k::3], 1) for k in range(3))], ids=["vector", "0", "1", "2"]
+    ("rows", "size"),
+    [(VECTOR, 2), (ALGEBRA[::2], 2), (ALGEBRA[1::2], 2), *((ELEMENTWISE[k::3], 1) for k in range(3))],
+    ids=["vector", "algebra 0", "algebra 1", "0", "1", "2"],
 )
 def test_derivatives_against_finite_differences(rows, size):
     derivatives_agree(

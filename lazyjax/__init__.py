@@ -10,6 +10,8 @@ See LazyTensor for the language, and `explain` for how a reduction runs.
 from ._batch_axes import batch_axes
 from ._explain import explain
 from ._export import GPU_EXPORT_CHECKS
+from ._formula_parser import FormulaError
+from ._genred import Genred, generic_argkmin, generic_argmin, generic_logsumexp, generic_sum
 from ._lazytensor import LazyTensor, Pm, Vi, Vj
 from ._lift import lift
 from ._reductions import Sum
@@ -17,4 +19,21 @@ from .kernels import Reduction
 
 __version__ = "0.1.0"
 
-__all__ = ["GPU_EXPORT_CHECKS", "LazyTensor", "Pm", "Reduction", "Sum", "Vi", "Vj", "batch_axes", "explain", "lift"]
+__all__ = [
+    "GPU_EXPORT_CHECKS",
+    "FormulaError",
+    "Genred",
+    "LazyTensor",
+    "Pm",
+    "Reduction",
+    "Sum",
+    "Vi",
+    "Vj",
+    "batch_axes",
+    "explain",
+    "generic_argkmin",
+    "generic_argmin",
+    "generic_logsumexp",
+    "generic_sum",
+    "lift",
+]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from . import _formula
@@ -45,6 +45,7 @@ class SymbolicReduction:
     ):
         self._name, self._tensors, self._reduction = name, tensors, reduction
         self._axis, self._options, self._pick = axis, options, pick
+        self.names: dict[int, str] = {}  # how errors call the arrays, by their indices
         self._symbols: dict[int, list[Leaf]] = {}
         for leaf in (leaf for t in tensors for leaf in unbound(t)):
             index, size = leaf.symbol  # type: ignore[misc]
@@ -78,7 +79,7 @@ class SymbolicReduction:
                 f"{self._name}: the formula has the symbolic variables {self._signature() or '(none)'}, so it needs "
                 f"{self.count} arrays, in the order of their indices; got {len(arrays)}."
             )
-        head, *weight = (bind(t, arrays) for t in self._tensors)
+        head, *weight = (bind(t, arrays, self.names) for t in self._tensors)
         options = {**self._options, **options}
         return head._reduced(
             self._name, self._reduction, self._axis, None, options, self._pick, weight=weight[0] if weight else None
@@ -94,13 +95,13 @@ class SymbolicReduction:
         return f"SymbolicReduction({self._name} over {self._axis} of {of}{weighted}, {function})"
 
 
-def bind(tensor: LazyTensor, arrays: Sequence[Any]) -> LazyTensor:
+def bind(tensor: LazyTensor, arrays: Sequence[Any], names: Mapping[int, str]) -> LazyTensor:
     """Give symbolic variables their data."""
     leaves, data = [], []
     for leaf, d in zip(tensor._tape.leaves, tensor._data, strict=True):
         if leaf.symbol is not None and d is None:
             index, size = leaf.symbol
-            name = f"variable {index}"
+            name = names.get(index, f"variable {index}")
             x = arrays[index]
             x = x if leaf.role == "p" and type(x) in (float, complex) else checked_array(x, name)
             leaf, d = variable_leaf(x, None, leaf.role, 1, name)

@@ -18,6 +18,7 @@ from ._feature_tensors import FeatureTensors
 from ._features import Features
 from ._operators import Operators
 from ._ops import OPS
+from ._products import Products
 from ._reduce import Reductions
 from ._symbolic import Calculus
 from ._tape import Instruction, Leaf, Operand, Tape, join, node_avals, result_aval
@@ -35,7 +36,7 @@ from ._variables import (
 
 
 @jax.tree_util.register_pytree_with_keys_class
-class LazyTensor(Operators, Features, Algebra, FeatureTensors, Complex, Reductions, Calculus):
+class LazyTensor(Operators, Features, Algebra, FeatureTensors, Complex, Reductions, Products, Calculus):
     """A symbolic array of shape (*B, M, N, D), computed pair by pair when it is reduced, never stored.
 
     Args:

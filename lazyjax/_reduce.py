@@ -2,98 +2,24 @@
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ._errors import show, static_int
 from ._ops import FEATURE_OPS
-from ._options import read_options, reduce_axis
-from ._primitive import map_reduce
+from ._options import Accumulation, Options, check_accumulator, read_options, reduce_axis
 from ._reductions import Extremum, KSmallest, LogSumExp, Sum, SumSoftmaxWeight
+from ._request import every, first, reduce_tensors
+from ._statistics import Mean, OverBoth, Product, Variance
 from ._symbolic_reduction import SymbolicReduction, unbound
-from ._tape import Leaf, Tape, join, pair_function
-from ._variables import canonical, checked_array, common_sizes, is_array, leaf_aval, leaf_sizes
-from .kernels import Description, Reduction
-from .kernels.description import Role
+from ._variables import common_sizes
+from .kernels import Reduction
 
-if TYPE_CHECKING:
-    from ._lazytensor import LazyTensor
-
-
-class Request(NamedTuple):
-    """Everything about a reduction that is static: the key of the one jit cache."""
-
-    tape: Tape
-    nodes: tuple[int, ...]  # the values of a pair
-    reduction: Reduction
-    axis: str  # "i", "j" or "ij": what is reduced
-    backend: str | None
-    rank_one: bool  # the result drops a feature axis of size 1 (K smallest)
-
-
-@functools.partial(jax.jit, static_argnums=0, inline=True)
-def _run(request: Request, *data: Any) -> tuple[jax.Array, ...]:
-    """All of a reduction in one jit, so that an eager call is one dispatch and is traced once."""
-    desc, args = describe(request, data)
-    outs = map_reduce(desc, args)
-    return tuple(_result(request, desc, o) for o in outs)
-
-
-def describe(request: Request, data: Sequence[Any]) -> tuple[Description, list[jax.Array]]:
-    """The description of a request on given arrays, and the arrays as it wants them."""
-    leaves = request.tape.leaves
-    batch, m, n = (), None, None
-    for leaf, x in zip(leaves, data, strict=True):
-        own, rows = leaf_sizes(leaf, x)
-        batch = jnp.broadcast_shapes(batch, own)
-        m, n = (rows if leaf.role == "i" and m is None else m), (rows if leaf.role == "j" and n is None else n)
-    args = [canonical(leaf, x, len(batch)) for leaf, x in zip(leaves, data, strict=True)]
-    pair = pair_function(
-        request.tape, request.nodes, [leaf_aval(leaf, x) for leaf, x in zip(leaves, data, strict=True)]
-    )
-    roles: list[Role] = [leaf.role for leaf in leaves]
-    m, n = 1 if m is None else m, 1 if n is None else n
-    if request.axis == "i":  # a reduction over i is one over j with the roles exchanged
-        roles = [leaf.swapped().role for leaf in leaves]
-        m, n = n, m
-    over = "ij" if request.axis == "ij" else "j"
-    return Description(pair, tuple(roles), request.reduction, m, n, tuple(batch), over, request.backend), args
-
-
-def _result(request: Request, desc: Description, out: jax.Array) -> jax.Array:
-    return out[..., 0] if request.rank_one and out.shape[-1] == 1 else out
-
-
-def reduce_tensors(
-    tensors: Sequence[LazyTensor], reduction: Reduction, axis: str, backend: str | None, pick: Callable[..., Any]
-) -> Any:
-    """One reduction of the values of one pair, given as LazyTensors that share their axes."""
-    head = tensors[0]
-    if len(tensors) == 1:
-        tape, data, nodes = head._tape, head._data, (head._node,)
-        _ = head._sizes  # mismatched axes raise here, before anything is traced
-    else:
-        sizes = head._sizes
-        for t in tensors[1:]:
-            sizes = common_sizes(sizes, t._sizes, type(reduction).__name__)
-        leaves, code, data, numbers = join([t._operand() for t in tensors])
-        tape, nodes = Tape(leaves, tuple(code)), tuple(numbers)
-    rank_one = isinstance(reduction, KSmallest)
-    outs = _run(Request(tape, nodes, reduction, axis, backend, rank_one), *data)
-    return pick(outs)
-
-
-def _first(outs: Sequence[Any]) -> Any:
-    return outs[0]
-
-
-def _all(outs: Sequence[Any]) -> Any:
-    return tuple(outs)
+# What can be reduced over both axes at once: the results need no index of a pair.
+_BOTH = (Sum, Mean, Variance, Product, LogSumExp, SumSoftmaxWeight)
 
 
 class Reductions:
@@ -113,35 +39,43 @@ class Reductions:
         shape: Any
         T: Any
 
-    def _reduced(self, name: str, reduction: Any, axis: Any, dim: Any, options: dict[str, Any], pick: Any = _first,
+    def _reduced(self, name: str, reduction: Any, axis: Any, dim: Any, options: dict[str, Any], pick: Any = first,
                  default: Any = None, weight: Any = None) -> Any:  # fmt: skip
         which = reduce_axis(self, axis, dim, default, name)
         options = dict(options)
         call = options.pop("call", True)
         if not isinstance(call, bool):
             raise TypeError(f"{name}: call={show(call)}, expected True, or False for a function to be called later.")
+        settings = read_options(options, name, reduction)
         if which == "features":
             if name not in FEATURE_OPS:
                 raise ValueError(f"{name}: the features cannot be reduced by it; give the i or the j axis.")
             if weight is not None:
                 raise ValueError(f"{name}: a weight has no meaning over the features; give the i or the j axis.")
-            if backend_option(options, name) is not None:
-                raise TypeError(f"{name}: options {sorted(options)} have no meaning over the features.")
+            _check_no_options(settings, options, name)
             return self._record(FEATURE_OPS[name], shown=name)
-        if which == "ij" and not isinstance(reduction, Sum):
-            raise ValueError(f"{name}: both axes at once are reduced only by sum; reduce one, then the result.")
         if isinstance(reduction, Extremum | KSmallest) and jnp.issubdtype(self.dtype, jnp.complexfloating):
             raise TypeError(
                 f"{name}: the formula is {self.dtype}, and complex numbers have no order; reduce its real part, its "
                 "imaginary part or its modulus abs(x)."
             )
+        selects = isinstance(reduction, Extremum) and reduction.wanted == "value"
+        if which == "ij" and not selects and not isinstance(reduction, _BOTH):
+            raise ValueError(
+                f"{name}: it cannot reduce both axes at once; reduce one, then the result. Over both go sum, mean, "
+                "prod, var, std, min, max, logsumexp, sumsoftmaxweight, any, all and count_nonzero."
+            )
         if weight is not None:
             common_sizes(self._sizes, weight._sizes, f"{name} of a formula and its weight")
         tensors = [self] if weight is None else [self, weight]
         if not call or any(map(unbound, tensors)):
-            backend_option(options, name)  # a mistake is said now, not when the arrays come
             return SymbolicReduction(name, tensors, reduction, which, options, pick)
-        return reduce_tensors(tensors, reduction, which, backend_option(options, name), pick)  # type: ignore[arg-type]
+        check_accumulator(settings.accumulation, [t.dtype for t in tensors], name)
+        reduction = settings.accumulation.apply(reduction)
+        if which == "ij" and selects:
+            reduction = OverBoth(reduction)
+        drop = isinstance(reduction, KSmallest) or not settings.keepdims
+        return reduce_tensors(tensors, reduction, which, settings.backend, pick, drop)
 
     def sum(self, axis: Any = None, *, dim: Any = None, **options: Any) -> Any:
         """Sum over the features (axis=-1, the default, lazily), over i, over j, or over both ("i", "j").
@@ -176,29 +110,41 @@ class Reductions:
 
     def min_argmin(self, axis: Any = None, *, dim: Any = None, **options: Any) -> Any:
         """(`min`, `argmin`) in one pass."""
-        return self._reduced("min_argmin", Extremum(False, "both"), axis, dim, options, _all)
+        return self._reduced("min_argmin", Extremum(False, "both"), axis, dim, options, every)
 
     def max_argmax(self, axis: Any = None, *, dim: Any = None, **options: Any) -> Any:
         """(`max`, `argmax`) in one pass."""
-        return self._reduced("max_argmax", Extremum(True, "both"), axis, dim, options, _all)
+        return self._reduced("max_argmax", Extremum(True, "both"), axis, dim, options, every)
 
-    def _k_smallest(self, name: str, K: Any, wanted: Any, axis: Any, dim: Any, options: Any, pick: Any = _first) -> Any:
+    def _k_best(self, name: str, K: Any, wanted: Any, axis: Any, dim: Any, options: Any, pick: Any = first) -> Any:
         k = static_int(K, "K", name)
         if k < 1:
             raise ValueError(f"{name}: K={k}, expected at least 1.")
-        return self._reduced(name, KSmallest(k, wanted), axis, dim, options, pick)
+        return self._reduced(name, KSmallest(k, wanted, "Kmax" in name), axis, dim, options, pick)
 
     def Kmin(self, K: Any, axis: Any = None, *, dim: Any = None, **options: Any) -> Any:
         """The K smallest values, ascending, differentiable: (*B, R, K), or (*B, R, K, D); inf follows where K > N."""
-        return self._k_smallest("Kmin", K, "value", axis, dim, options)
+        return self._k_best("Kmin", K, "value", axis, dim, options)
 
     def argKmin(self, K: Any, axis: Any = None, *, dim: Any = None, **options: Any) -> Any:
         """The indices of the K smallest values: int32 (*B, R, K), or (*B, R, K, D); -1 follows where K > N."""
-        return self._k_smallest("argKmin", K, "index", axis, dim, options)
+        return self._k_best("argKmin", K, "index", axis, dim, options)
 
     def Kmin_argKmin(self, K: Any, axis: Any = None, *, dim: Any = None, **options: Any) -> Any:
         """(`Kmin`, `argKmin`) in one pass."""
-        return self._k_smallest("Kmin_argKmin", K, "both", axis, dim, options, _all)
+        return self._k_best("Kmin_argKmin", K, "both", axis, dim, options, every)
+
+    def Kmax(self, K: Any, axis: Any = None, *, dim: Any = None, **options: Any) -> Any:
+        """The K largest values, descending, differentiable: (*B, R, K), or (*B, R, K, D); -inf follows where K > N."""
+        return self._k_best("Kmax", K, "value", axis, dim, options)
+
+    def argKmax(self, K: Any, axis: Any = None, *, dim: Any = None, **options: Any) -> Any:
+        """The indices of the K largest values: int32 (*B, R, K), or (*B, R, K, D); -1 follows where K > N."""
+        return self._k_best("argKmax", K, "index", axis, dim, options)
+
+    def Kmax_argKmax(self, K: Any, axis: Any = None, *, dim: Any = None, **options: Any) -> Any:
+        """(`Kmax`, `argKmax`) in one pass."""
+        return self._k_best("Kmax_argKmax", K, "both", axis, dim, options, every)
 
     def logsumexp(self, axis: Any = None, *, dim: Any = None, weight: Any = None, **options: Any) -> Any:
         """log sum exp over i or j: (*B, R, D); or, of a scalar formula with `weight`, log sum w exp: (*B, R, E).
@@ -221,19 +167,70 @@ class Reductions:
             raise ValueError("softmax: only over the features (axis=-1); over i or j use sumsoftmaxweight.")
         return self._record("softmax_features", shown="softmax")
 
-    def prod(self, axis: Any = -1) -> Any:
-        """The product over the features, lazily."""
-        return self._over_features("prod", axis)
+    def prod(self, axis: Any = None, *, dim: Any = None, **options: Any) -> Any:
+        """The product over the features (the default, lazily), over i, over j or over both: (*B, R, D); 1 of nothing.
 
-    def mean(self, axis: Any = -1) -> Any:
-        """The mean over the features, lazily."""
-        return self._over_features("mean", axis)
+        Its derivatives are right at zeros too, up to the fourth.
+        """
+        return self._reduced("prod", Product(), axis, dim, options, default=-1)
 
-    def _over_features(self, name: str, axis: Any) -> Any:
-        which = reduce_axis(self, axis, None, None, name)
+    def mean(self, axis: Any = None, *, dim: Any = None, **options: Any) -> Any:
+        """The mean over the features (the default, lazily), over i, over j or over both: (*B, R, D); NaN of nothing."""
+        return self._reduced("mean", Mean(), axis, dim, options, default=-1)
+
+    def var(self, axis: Any = None, *, dim: Any = None, ddof: Any = 0, **options: Any) -> Any:
+        """The variance over the features (the default, lazily), over i, over j or over both: (*B, R, D), real.
+
+        Squared deviations from the mean are summed without cancellation, in one pass, and divided by N - ddof; the
+        variance of no more than ddof pairs is NaN.
+        """
+        return self._spread("var", axis, dim, ddof, options)
+
+    def std(self, axis: Any = None, *, dim: Any = None, ddof: Any = 0, **options: Any) -> Any:
+        """The square root of `var`, with derivative 0 where it is 0: (*B, R, D)."""
+        return self._spread("std", axis, dim, ddof, options)
+
+    def _spread(self, name: Any, axis: Any, dim: Any, ddof: Any, options: Any) -> Any:
+        if isinstance(ddof, bool) or not isinstance(ddof, int | float | np.integer | np.floating):
+            raise TypeError(f"{name}: ddof={show(ddof)}, expected a number that is known when the formula is written.")
+        if reduce_axis(self, axis, dim, -1, name) != "features":
+            return self._reduced(name, Variance(float(ddof), name), axis, dim, options)
+        _check_no_options(read_options(options, name, None), options, name)
+        var = (self - self.mean(-1)).sqnorm2() / max(float(self._shape[-1] - ddof), 0.0)
+        return var if name == "var" else var.sqrt()
+
+    def any(self, axis: Any = None, *, dim: Any = None, **options: Any) -> Any:
+        """Whether any value is not zero, over the features (the default, lazily), i, j or both: bool (*B, R, D)."""
+        return self._truth("any", "max", Extremum(largest=True), axis, dim, options)
+
+    def all(self, axis: Any = None, *, dim: Any = None, **options: Any) -> Any:
+        """Whether no value is zero, over the features (the default, lazily), i, j or both: bool (*B, R, D)."""
+        return self._truth("all", "min", Extremum(), axis, dim, options)
+
+    def count_nonzero(self, axis: Any = None, *, dim: Any = None, **options: Any) -> Any:
+        """How many values are not zero, over the features (the default, lazily), i, j or both: (*B, R, D).
+
+        An integer, of the dtype of a sum of booleans.
+        """
+        _, m, n = self._sizes
+        which = reduce_axis(self, axis, dim, -1, "count_nonzero")
+        pairs = math.prod(k for k, letter in ((m, "i"), (n, "j")) if letter in which and isinstance(k, int))
+        most = jnp.iinfo(jnp.zeros((), int).dtype).max
+        if which != "features" and pairs > most:
+            raise ValueError(
+                f"count_nonzero: {pairs} pairs may be counted, more than an int32 can hold. Call "
+                "jax.config.update('jax_enable_x64', True) first, or count over one axis."
+            )
+        return self._truth("count_nonzero", "sum", Sum(), axis, dim, options)
+
+    def _truth(self, name: str, over_features: str, reduction: Any, axis: Any, dim: Any, options: Any) -> Any:
+        """A reduction of `self != 0`."""
+        which = reduce_axis(self, axis, dim, -1, name)
+        tensor = self if self.dtype == bool else self._record("not_equal", 0, shown="!=")
         if which != "features":
-            raise ValueError(f"{name}: axis={axis!r}; it is available over the features (axis=-1).")
-        return self._record(f"{name}_features", shown=name)
+            return tensor._reduced(name, reduction, which, None, options)
+        _check_no_options(read_options(options, name, reduction), options, name)
+        return tensor._record(FEATURE_OPS[over_features], shown=name)
 
     def _weight(self, weight: Any, name: str) -> Any:
         if weight is None:
@@ -261,73 +258,23 @@ class Reductions:
                 "Make it a dataclass with frozen=True, whose fields are numbers and strings."
             ) from None
         weight = None if weight is None else self._lift(weight, "reduction", "weight")
-        return self._reduced("reduction", reduction, axis, dim, options, _all, weight=weight)
-
-    # Matrix products: the kernel matrix K (M, N) of a scalar formula.
-
-    def __matmul__(self, b: Any) -> Any:
-        return self._product(b, "K @ b", {})
-
-    def __rmatmul__(self, b: Any) -> Any:
-        """b @ K: b (M,) or (..., E, M)."""
-        b = checked_array(b, "b @ K")
-        if b.ndim >= 2:
-            return self.T._product(jnp.swapaxes(b, -1, -2), "b @ K", {}, _transposed)
-        return self.T._product(b, "b @ K", {})
-
-    def matvec(self, b: Any, **options: Any) -> Any:
-        """K @ b."""
-        return self._product(b, "matvec", options)
-
-    def rmatvec(self, b: Any, **options: Any) -> Any:
-        """K.T @ b."""
-        return self.T._product(b, "rmatvec", options)
-
-    def _product(self, b: Any, name: str, options: dict[str, Any], pick: Any = _first) -> Any:
-        from ._lazytensor import LazyTensor
-
-        if isinstance(b, LazyTensor) or not (is_array(b) or isinstance(b, list | tuple)):
-            raise TypeError(
-                f"{name}: b is {show(b) if not isinstance(b, LazyTensor) else 'a LazyTensor'}, expected an array "
-                "(N,) or (*B, N, E). For a sum against a formula write (K * f).sum(axis=1)."
-            )
-        batch, m, n = self._sizes
-        features = math.prod(self._aval.shape)
-        if features != 1:
-            raise ValueError(
-                f"{name}: K has {features} features, expected a scalar formula: (M, N) with one feature. "
-                "Sum the features first, or write (K * Vj(b)).sum(axis=1)."
-            )
-        b = checked_array(b, name)
-        if n is None and b.ndim and any(leaf.role == "j" for leaf in unbound(self)):
-            n = b.shape[-1 if b.ndim == 1 else -2]  # not known yet: checked when the arrays come
-        m, n = 1 if m is None else m, 1 if n is None else n
-        if b.ndim == 0 or b.shape[-1 if b.ndim == 1 else -2] != n:
-            raise ValueError(
-                f"{name}: b is {show(b)}, expected ({n},) or (*B, {n}, E) for K of shape {(*batch, m, n)}."
-            )
-        vector = b.ndim == 1
-        leaf = Leaf("j", 0 if vector else 1, "rows")
-        product = self._record("multiply", LazyTensor._of_leaf(leaf, b), shown=name)
-        return product._reduced(name, Sum(), "j", None, options, _squeezed if vector else pick)
+        return self._reduced("reduction", reduction, axis, dim, options, every, weight=weight)
 
 
-def _squeezed(outs: Sequence[Any]) -> Any:
-    return outs[0][..., 0]
-
-
-def _transposed(outs: Sequence[Any]) -> Any:
-    return jnp.swapaxes(outs[0], -1, -2)
+def _check_no_options(settings: Options, options: dict[str, Any], name: str) -> None:
+    if settings != Options(None, True, Accumulation()):
+        raise TypeError(f"{name}: options {sorted(options)} have no meaning over the features.")
 
 
 def _attach_aliases() -> None:
     """`K.sum_reduction(axis=...)` and so on, as in KeOps."""
-    for name in ("sum", "min", "max", "argmin", "argmax", "min_argmin", "max_argmax", "Kmin", "argKmin",
-                 "Kmin_argKmin", "logsumexp", "sumsoftmaxweight"):  # fmt: skip
+    for name in ("sum", "mean", "prod", "var", "std", "any", "all", "count_nonzero", "min", "max", "argmin", "argmax",
+                 "min_argmin", "max_argmax", "Kmin", "argKmin", "Kmin_argKmin", "Kmax", "argKmax", "Kmax_argKmax",
+                 "logsumexp", "sumsoftmaxweight"):  # fmt: skip
         method = getattr(Reductions, name)
 
         def alias(self: Any, *args: Any, _method: Any = method, _name: str = name, **kwargs: Any) -> Any:
-            positional = 1 if _name in ("Kmin", "argKmin", "Kmin_argKmin", "sumsoftmaxweight") else 0
+            positional = 1 if "K" in _name or _name == "sumsoftmaxweight" else 0
             given = kwargs.get("axis", kwargs.get("dim", args[positional] if len(args) > positional else None))
             if given is None:
                 raise ValueError(f"{_name}_reduction: axis is missing; give the i or the j axis.")
@@ -339,5 +286,3 @@ def _attach_aliases() -> None:
 
 
 _attach_aliases()
-
-__all__ = ["Reductions", "Request", "describe"]

@@ -297,18 +297,23 @@ class Extremum(Reduction):
 class KSmallest(Selection):
     """The k smallest of f_ij in ascending order, their indices, or both: results (k, *F).
 
-    NaN is skipped; ties are ordered by index; where there are fewer than k, inf and -1 follow.
+    NaN is skipped; ties are ordered by index; where there are fewer than k, inf and -1 follow.  With `largest` it is
+    the k largest in descending order: accumulators then hold values with their order reversed.
     """
 
     k: int = 1
     wanted: Wanted = "value"
+    largest: bool = False
+
+    def _turned(self, v: Any) -> Any:
+        return _negate(v) if self.largest else v
 
     def group_reduction(self) -> Reduction:
-        return Extremum(False, "both")
+        return Extremum(self.largest, "both")
 
     def best_groups(self, acc: Any, k: int) -> jax.Array:
         value, index = acc
-        return lax.top_k(_negate(_ordered(value, index < 0)), k)[1]
+        return lax.top_k(_negate(_ordered(self._turned(value), index < 0)), k)[1]
 
     def init(self, values: Values) -> Any:
         (v,) = values
@@ -316,7 +321,7 @@ class KSmallest(Selection):
         return jnp.full(shape, _infinity(v.dtype, 1)), jnp.full(shape, -1, jnp.int32)
 
     def lift(self, values: Values, index: jax.Array) -> Any:
-        (v,) = values
+        v = self._turned(values[0])
         best, where = self.init(values)
         nan = _is_nan(v)
         first = jnp.where(nan, best[0], v)
@@ -345,8 +350,9 @@ class KSmallest(Selection):
     def fold(self, acc: Any, values: Values, indices: jax.Array) -> Any:
         # Insertion: a newcomer has the lowest index so far, so it stands before its equals.
         best, where = list(acc[0]), list(acc[1])
+        turned = self._turned(values[0])
         for u in reversed(range(indices.shape[0])):
-            v, at = values[0][u], jnp.broadcast_to(indices[u], values[0][u].shape)
+            v, at = turned[u], jnp.broadcast_to(indices[u], values[0][u].shape)
             for k in range(self.k):
                 wins = v <= best[k]
                 best[k], v = jnp.where(wins, v, best[k]), jnp.where(wins, best[k], v)
@@ -354,7 +360,7 @@ class KSmallest(Selection):
         return jnp.stack(best), jnp.stack(where)
 
     def block(self, values: Values, indices: jax.Array, valid: jax.Array) -> Any:
-        v = jnp.moveaxis(values[0], 0, -1)
+        v = jnp.moveaxis(self._turned(values[0]), 0, -1)
         nothing = jnp.broadcast_to(~valid, v.shape) | _is_nan(v)
         indices = jnp.broadcast_to(indices, v.shape)
         if v.shape[-1] < self.k:
@@ -371,16 +377,16 @@ class KSmallest(Selection):
         return jnp.moveaxis(best, -1, 0), jnp.moveaxis(where, -1, 0)
 
     def finalize(self, acc: Any, values: Values) -> tuple[Any, ...]:
-        return _select_results(self.wanted, *acc)
+        return _select_results(self.wanted, self._turned(acc[0]), acc[1])
 
     def narrow(self, used: Sequence[bool], count: int) -> tuple[Reduction, Sequence[bool]]:
         wanted = self.wanted if all(used) else "value" if used[0] else "index"
-        return KSmallest(self.k, wanted), [True] * count
+        return KSmallest(self.k, wanted, self.largest), [True] * count
 
     def tangent(self, call: Call) -> tuple[Sequence[Any], Sequence[Any]]:
         if self.wanted == "index":
             return call.reduce(self), (None,)
-        value, index = call.reduce(KSmallest(self.k, "both"))
+        value, index = call.reduce(KSmallest(self.k, "both", self.largest))
         return _select_results(self.wanted, value, index), _select_results(self.wanted, call.at(Sum(), index), None)
 
 

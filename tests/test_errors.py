@@ -95,8 +95,20 @@ SHAPES = {
     "axis='k'": (lambda: K.sum(axis="k"), r"sum: axis='k', expected 0 or 'i' for the i axis"),
     "axis=(0, 0)": (lambda: K.sum(axis=(0, 0)), r"sum: axis=\(0, 0\), expected.*\('i', 'j'\) for both"),
     "axis and dim": (lambda: K.sum(axis=0, dim=1), r"sum: axis=0 and dim=1 are two names of the same thing"),
+    "var without axis": (lambda: K.var_reduction(), r"var_reduction: axis is missing"),
     "a batch dim": (lambda: BATCH.sum(axis=0), r"sum: axis=0 is a batch dim of shape \(2, 6, 1, 3\). Reduce, then"),
-    "min over both": (lambda: K.min(axis=(0, 1)), r"min: both axes at once are reduced only by sum"),
+    "argmin over both": (lambda: K.argmin(axis=(0, 1)), r"argmin: it cannot reduce both axes at once; reduce one, then the result. Over both go sum"),
+    "Kmax over both": (lambda: K.Kmax(2, axis="ij"), r"Kmax: it cannot reduce both axes at once"),
+    "a monoid over both": (lambda: K.reduction(Total(), axis="ij"), r"reduction: it cannot reduce both axes at once"),
+    "sum_scheme of no name": (lambda: K.sum(axis=1, sum_scheme="pairwise"), r"sum: sum_scheme='pairwise', expected one of 'auto', 'direct_sum', 'block_sum', 'kahan_scheme'"),
+    "sum_scheme of a minimum": (lambda: K.min(axis=1, sum_scheme="kahan_scheme"), r"min: sum_scheme='kahan_scheme' is not available; it is an option of sum"),
+    "sum_scheme of var": (lambda: K.var(axis=1, sum_scheme="block_sum"), r"var: sum_scheme='block_sum' is not available"),
+    "dtype_acc of no name": (lambda: K.sum(axis=1, dtype_acc="float128x"), r"sum: dtype_acc=float128x, expected 'auto' or one of 'float32', 'float64'"),
+    "dtype_acc is a list": (lambda: K.sum(axis=1, dtype_acc=[2]), r"sum: dtype_acc=list \[2\], expected 'auto'"),
+    "dtype_acc is short": (lambda: K.sum(axis=1, dtype_acc="float16"), r"sum: dtype_acc=float16, expected 'auto'"),
+    "dtype_acc is narrower": (lambda: K.sum(axis=1, dtype_acc="float32"), r"sum: dtype_acc='float32' is narrower than the values of the formula, which are float64"),
+    "dtype_acc and use_double_acc": (lambda: K.sum(axis=1, dtype_acc="float32", use_double_acc=True), r"use_double_acc=True and dtype_acc='float32' contradict each other"),
+    "dtype_acc of a monoid": (lambda: K.reduction(Total(), axis=1, dtype_acc="float64"), r"reduction: dtype_acc is not available. The reduction itself chooses"),
     "argKmin over D": (lambda: x_i.argKmin(2, axis=-1), r"argKmin: the features cannot be reduced by it; give the i or the j axis"),
     "K = 0": (lambda: K.Kmin(0, axis=1), r"Kmin: K=0, expected at least 1"),
     "alias without axis": (lambda: K.sum_reduction(), r"sum_reduction: axis is missing; give the i or the j axis"),
@@ -184,6 +196,11 @@ TYPES = {
     "axis is True": (lambda: K.sum(axis=True), r"sum: axis must be an int, got bool True"),
     "a traced axis": (traced(lambda k: K.sum(axis=k)), r"sum: axis is a traced value"),
     "K = 2.0": (lambda: K.Kmin(2.0, axis=1), r"Kmin: K must be an int, got float 2\.0"),
+    "ddof is a string": (lambda: K.var(axis=1, ddof="1"), r"var: ddof=str '1', expected a number"),
+    "a traced ddof": (traced(lambda k: K.std(axis=1, ddof=k)), r"std: ddof=.*known when the formula is written"),
+    "keepdims=None": (lambda: K.sum(axis=1, keepdims=None), r"sum: keepdims=NoneType None, expected True"),
+    "use_double_acc=1": (lambda: K.sum(axis=1, use_double_acc=1), r"sum: use_double_acc=int 1, expected True or False"),
+    "Kmax of complex": (lambda: z.Kmax(2, axis=0), r"Kmax: the formula is complex128"),
     "a traced K": (traced(lambda k: K.argKmin(k, axis=1)), r"argKmin: K is a traced value .*static_argnums"),
     "K @ LazyTensor": (lambda: K @ y_j, r"K @ b: b is a LazyTensor, expected an array.*\(K \* f\)\.sum\(axis=1\)"),
     "K @ number": (lambda: K @ 2, r"K @ b: b is int 2, expected an array"),
@@ -248,9 +265,6 @@ REFUSED = {
     "device_id": (0, r"jax\.device_put\(x, jax\.devices\(\)\[k\]\)"),
     "ranges": ((1, 2), r"mask pairs in the formula"),
     "out": (x, r"use the returned array"),
-    "dtype_acc": ("float64", r"jax_enable_x64"),
-    "use_double_acc": (True, r"jax_enable_x64"),
-    "sum_scheme": ("kahan_scheme", r"convert the data to float64"),
     "use_fast_math": (False, r"chosen by its backend"),
 }
 
@@ -269,7 +283,9 @@ def test_options_are_refused(option):
 
 
 def test_unknown_options_are_refused():
-    with pytest.raises(TypeError, match=r"sum: unknown option 'axes'; the options are axis, dim, backend"):
+    with pytest.raises(
+        TypeError, match=r"sum: unknown option 'axes'; the options are axis, dim, backend, keepdims, call, dtype_acc"
+    ):
         K.sum(axes=1)
     with pytest.raises(TypeError, match=r"matvec: unknown option 'axes'"):
         K.matvec(y[:, 0], axes=1)
@@ -279,13 +295,23 @@ def test_options_that_change_nothing_are_accepted():
     total = K.sum(axis=1)
     for options in ({"enable_chunks": False}, {"backend": "auto"}, {"backend": None}, {"out": None}, {"ranges": None},
                     {"device_id": None}, {"dtype_acc": "auto"}, {"use_double_acc": False}, {"sum_scheme": "auto"},
-                    {"use_fast_math": True}, {"call": True}):  # fmt: skip
+                    {"use_fast_math": True}, {"call": True}, {"keepdims": True}, {"sum_scheme": "block_sum"}):  # fmt: skip
         np.testing.assert_array_equal(K.sum(axis=1, **options), total)
 
 
 def test_options_over_the_features_are_refused():
     with pytest.raises(TypeError, match=r"sum: options \['backend'\] have no meaning over the features"):
         K.sum(-1, backend="xla")
+    for name in ("sum", "mean", "prod", "var", "std", "any", "all", "count_nonzero", "min"):
+        with pytest.raises(TypeError, match=rf"{name}: options \['keepdims'\] have no meaning over the features"):
+            getattr(x_i, name)(-1, keepdims=False)
+
+
+def test_accumulators_in_double_need_x64():
+    with jax.enable_x64(False):
+        for options in ({"dtype_acc": "float64"}, {"dtype_acc": np.float64}, {"use_double_acc": True}):
+            with pytest.raises(ValueError, match=r"needs float64.*jax_enable_x64.*sum_scheme='kahan_scheme'"):
+                K.sum(axis=1, **options)
 
 
 def test_a_lifted_function_cannot_be_pickled():

@@ -1,0 +1,160 @@
+"""How a reduction is asked for: the axis, and the options that KeOps users pass."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ._accumulation import Accumulation
+from ._errors import show, static_int
+from ._ops import FEATURE_OPS
+from ._reductions import Extremum, LogSumExp, Sum, SumSoftmaxWeight
+from ._statistics import Mean, Product, Variance
+from .kernels import KERNELS, Selection
+
+# What adds numbers up.
+SUMS = (Sum, Mean, LogSumExp, SumSoftmaxWeight)
+# What also goes over the features, lazily.
+_LAZY = (*FEATURE_OPS, "var", "std", "any", "all", "count_nonzero")
+
+
+def reduce_axis(tensor: Any, axis: Any, dim: Any, default: Any, method: str) -> str:
+    """ "i", "j", "ij" or "features" from an axis that counts batch dims, as in KeOps."""
+    if axis is not None and dim is not None and axis != dim:
+        raise ValueError(f"{method}: axis={axis!r} and dim={dim!r} are two names of the same thing; give one.")
+    axis = dim if axis is None else axis
+    axis = default if axis is None else axis
+    shape, nbatch = tensor._shape, tensor.nbatchdims
+    expected = (
+        f"expected {nbatch} or 'i' for the i axis, {nbatch + 1} or 'j' for the j axis"
+        f"{', -1 for the features' if method in _LAZY else ''}; the shape is {shape}"
+    )
+    if axis is None:
+        raise ValueError(f"{method}: axis is missing, {expected}.")
+    if isinstance(axis, tuple | list):
+        both = {reduce_axis(tensor, a, None, None, method) for a in axis}
+        if both == {"i", "j"} and len(axis) == 2:
+            return "ij"
+        raise ValueError(f"{method}: axis={axis!r}, {expected}, or ('i', 'j') for both.")
+    if isinstance(axis, str):
+        if axis in ("i", "j", "ij"):
+            return axis
+        raise ValueError(f"{method}: axis={axis!r}, {expected}.")
+    k = static_int(axis, "axis", method)
+    k = k + len(shape) if k < 0 else k
+    if k == nbatch:
+        return "i"
+    if k == nbatch + 1:
+        return "j"
+    if k == len(shape) - 1 and len(shape) == nbatch + 3:
+        return "features"
+    if 0 <= k < nbatch:
+        raise ValueError(f"{method}: axis={axis!r} is a batch dim of shape {shape}. Reduce, then reduce the result.")
+    raise ValueError(f"{method}: axis={axis!r} is not an axis to reduce, {expected}.")
+
+
+class Options(NamedTuple):
+    """The options of a reduction, checked."""
+
+    backend: str | None
+    keepdims: bool
+    accumulation: Accumulation
+
+
+_REFUSED = {
+    "device_id": "move the data with jax.device_put(x, jax.devices()[k])",
+    "ranges": "mask pairs in the formula, for instance with where(condition, K, 0)",
+    "out": "JAX arrays are immutable: use the returned array",
+    "use_fast_math": "the instructions of a kernel are chosen by its backend",
+}
+
+# The defaults of KeOps, which ask for nothing.
+_DEFAULTS = {"device_id": None, "ranges": None, "out": None, "use_fast_math": True}
+_SCHEMES = ("auto", "direct_sum", "block_sum", "kahan_scheme")
+_ACCUMULATORS = ("float32", "float64")
+
+
+def read_options(options: dict[str, Any], method: str, reduction: Any) -> Options:
+    """Every option is honoured, or refused with what to do instead."""
+    options = dict(options)
+    options.pop("enable_chunks", None)  # cannot change a result
+    backend, keepdims = options.pop("backend", None), options.pop("keepdims", True)
+    dtype = options.pop("dtype_acc", "auto")
+    double, scheme = options.pop("use_double_acc", False), options.pop("sum_scheme", "auto")
+    for name, value in options.items():
+        if name in _DEFAULTS and type(value) is type(_DEFAULTS[name]) and value == _DEFAULTS[name]:
+            continue
+        hint = _REFUSED.get(name)
+        if hint is None:
+            known = "axis, dim, backend, keepdims, call, dtype_acc, use_double_acc, sum_scheme"
+            raise TypeError(f"{method}: unknown option {name!r}; the options are {known}.")
+        raise TypeError(
+            f"{method}: the option {name}={value if isinstance(value, str) else show(value)} is not available; {hint}."
+        )
+    if not isinstance(keepdims, bool):
+        raise TypeError(
+            f"{method}: keepdims={show(keepdims)}, expected True (the feature axis stays), or False (it is dropped "
+            "where its size is 1)."
+        )
+    if backend in (None, "auto"):
+        backend = None
+    elif backend not in KERNELS:
+        raise ValueError(
+            f"{method}: backend={backend!r}, expected None or 'auto' (the planner chooses), or one of "
+            f"{', '.join(map(repr, KERNELS))}. The device is that of the data: move it with jax.device_put."
+        )
+    return Options(backend, keepdims, _accumulation(dtype, double, scheme, method, reduction))
+
+
+def _accumulation(dtype: Any, double: Any, scheme: Any, method: str, reduction: Any) -> Accumulation:
+    if not isinstance(double, bool):
+        raise TypeError(f"{method}: use_double_acc={show(double)}, expected True or False.")
+    if scheme not in _SCHEMES:
+        raise ValueError(f"{method}: sum_scheme={scheme!r}, expected one of {', '.join(map(repr, _SCHEMES))}.")
+    if scheme != "auto" and not isinstance(reduction, SUMS):
+        raise ValueError(
+            f"{method}: sum_scheme={scheme!r} is not available; it is an option of sum, mean, matvec, rmatvec, "
+            "logsumexp and sumsoftmaxweight. Leave it out."
+        )
+    name = dtype
+    if not isinstance(dtype, str) or dtype not in ("auto", *_ACCUMULATORS):
+        try:
+            name = np.dtype(dtype).name
+        except TypeError:
+            name = None
+    if name not in ("auto", *_ACCUMULATORS):
+        raise ValueError(
+            f"{method}: dtype_acc={dtype if isinstance(dtype, str) else show(dtype)}, expected 'auto' or one of "
+            f"{', '.join(map(repr, _ACCUMULATORS))}."
+        )
+    if double and name == "float32":
+        raise ValueError(f"{method}: use_double_acc=True and dtype_acc='float32' contradict each other; give one.")
+    name = "float64" if double else name
+    if name == "float64" and not jax.config.jax_enable_x64:  # type: ignore[attr-defined]
+        raise ValueError(
+            f"{method}: {'use_double_acc=True' if double else 'dtype_acc=float64'} needs float64, which JAX has "
+            "switched off. Call jax.config.update('jax_enable_x64', True) first, or take sum_scheme='kahan_scheme', "
+            "which is as accurate in float32."
+        )
+    if name == "auto" or isinstance(reduction, Selection | Extremum):
+        return Accumulation(None, scheme)  # what is selected does not depend on how it is stored
+    if not isinstance(reduction, (*SUMS, Variance, Product)):
+        raise ValueError(
+            f"{method}: {'use_double_acc' if double else 'dtype_acc'} is not available. The reduction itself chooses "
+            "the dtype of its accumulator, in `init` and `lift`."
+        )
+    return Accumulation(name, scheme)
+
+
+def check_accumulator(accumulation: Accumulation, dtypes: list[Any], method: str) -> None:
+    """An accumulator must be able to hold the values."""
+    for dtype in dtypes:
+        wide = accumulation.dtype
+        if wide and jnp.issubdtype(dtype, jnp.inexact) and jnp.finfo(dtype).bits > jnp.finfo(wide).bits:
+            raise ValueError(
+                f"{method}: dtype_acc={wide!r} is narrower than the values of the formula, which are {dtype}. Leave it "
+                "out, or convert the data."
+            )

@@ -117,7 +117,7 @@ def _complex_repeat(f: LazyTensor, dim: int) -> LazyTensor:
     return _join(*[f] * (dim // 2))
 
 
-_TENSORS = {"f", "g", "h", "v", "e", "x", "y", "s", "knots", "gamma", "a", "b", "t"}
+_TENSORS = {"f", "g", "h", "v", "e", "s", "z", "knots", "gamma"}
 
 # Arguments of these names are LazyTensors; dims..., cont... and permute are lists of numbers; all others are integers.
 _TABLE: dict[str, Callable[..., Any]] = {

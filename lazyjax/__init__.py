@@ -12,6 +12,7 @@ from ._explain import explain
 from ._export import GPU_EXPORT_CHECKS
 from ._formula_parser import FormulaError
 from ._genred import Genred, generic_argkmin, generic_argmin, generic_logsumexp, generic_sum
+from ._index import i_index, j_index
 from ._lazytensor import LazyTensor, Pm, Vi, Vj
 from ._lift import lift
 from ._reductions import Sum
@@ -35,5 +36,7 @@ __all__ = [
     "generic_argmin",
     "generic_logsumexp",
     "generic_sum",
+    "i_index",
+    "j_index",
     "lift",
 ]

@@ -21,18 +21,24 @@ class Features:
         _lift: Any
         _shape: Any
         _aval: Any
+        _pair_selection: Any
 
         def __sub__(self, other: Any) -> Any: ...
 
     def __getitem__(self, key: Any) -> Any:
         """Features by NumPy's basic indexing: x[..., k], x[..., a:b:c], x[:, :, k], x[..., 0, :], x[..., None].
 
-        The axes of pairs are written `...` or `:`. An int drops its axis, but the last one stays, of size 1. With one
-        feature axis x[k] and x[a:b] are accepted too.
+        An int drops its axis, but the last one stays, of size 1. With one feature axis x[k] and x[a:b] are accepted.
+
+        The axes of pairs are written `...` or `:`; or K[rows, columns] keeps some of them, each given by a slice, a
+        mask or an array of indices, as `np.ix_` would (for single pairs see `at_pairs`).
 
         Raises:
             IndexError: for other axes than the features, beyond their sizes, and where nothing would be left.
         """
+        if (selection := self._pair_selection(key)) is not None:
+            tensor, rest = selection
+            return tensor[rest]
         sizes = self._aval.shape or (1,)
         given = self._feature_key(key)
         axes = iter(sizes)

@@ -16,6 +16,7 @@ from ._complex import Complex
 from ._errors import show
 from ._feature_tensors import FeatureTensors
 from ._features import Features
+from ._numpy import NumPyHabits
 from ._operators import Operators
 from ._ops import OPS
 from ._products import Products
@@ -33,10 +34,13 @@ from ._variables import (
     number_leaf,
     variable_leaf,
 )  # fmt: skip
+from ._views import Views
 
 
 @jax.tree_util.register_pytree_with_keys_class
-class LazyTensor(Operators, Features, Algebra, FeatureTensors, Complex, Reductions, Products, Calculus):
+class LazyTensor(
+    NumPyHabits, Operators, Features, Algebra, FeatureTensors, Complex, Reductions, Products, Views, Calculus
+):
     """A symbolic array of shape (*B, M, N, D), computed pair by pair when it is reduced, never stored.
 
     Args:
@@ -60,8 +64,6 @@ class LazyTensor(Operators, Features, Algebra, FeatureTensors, Complex, Reductio
     """
 
     __slots__ = ("_cached_aval", "_cached_sizes", "_data", "_node", "_tape")
-    __array_priority__ = 1000  # NumPy arrays on the left hand over to the reflected operators
-    __hash__ = None  # type: ignore[assignment]  # == is an element-wise comparison
 
     _tape: Tape
     _node: int
@@ -159,21 +161,6 @@ class LazyTensor(Operators, Features, Algebra, FeatureTensors, Complex, Reductio
         """The number of axes of `_shape`, as in PyTorch."""
         return len(self._shape)
 
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __bool__(self) -> bool:
-        raise TypeError(
-            f"The truth value of a LazyTensor of shape {self.shape} is ambiguous: its values are not computed. "
-            "Reduce it first, or combine conditions with & and |."
-        )
-
-    def __array__(self, *args: Any, **kwargs: Any) -> Any:
-        raise TypeError(
-            f"A LazyTensor of shape {self.shape} is not an array: its values are not computed. Reduce it first, for "
-            "instance with .sum(axis=1)."
-        )
-
     def __repr__(self) -> str:
         return _formula.describe(self)
 
@@ -194,7 +181,8 @@ class LazyTensor(Operators, Features, Algebra, FeatureTensors, Complex, Reductio
                 Tape((), (Instruction("constant", (("kind", type(x).__name__), ("value", x)), ()),)), 0, ()
             )
         if isinstance(x, str) or x is None or (not is_array(x) and not isinstance(x, float | complex | list | tuple)):
-            raise TypeError(f"{name}: {argument} is {show(x)}, expected a LazyTensor, an array or a number.")
+            hint = " Whether K is None is asked by `K is None`." if x is None else ""
+            raise TypeError(f"{name}: {argument} is {show(x)}, expected a LazyTensor, an array or a number.{hint}")
         if isinstance(x, list | tuple):
             x = checked_array(x, f"{name}: {argument}")
         if np.ndim(x) == 2:
@@ -216,9 +204,6 @@ class LazyTensor(Operators, Features, Algebra, FeatureTensors, Complex, Reductio
         check_order(op, name, avals)
         instruction = (op, tuple(sorted(params.items())))
         return extend(instruction, operands, avals, name)
-
-    def __iter__(self) -> Any:
-        raise TypeError("A LazyTensor cannot be iterated: its rows are not in memory. Index features with x[..., k].")
 
     # Transposition.
 

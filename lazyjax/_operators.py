@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -80,44 +79,6 @@ class Operators:
             raise TypeError(f"x & y: dtypes {self.dtype} and {other.dtype}, expected bool and bool.")
         return self._record("logical_and", other, shown="&")
 
-    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
-        """NumPy functions record themselves: np.exp(K) is K.exp()."""
-        name = _UFUNCS.get(ufunc.__name__)
-        if method != "__call__" or kwargs or name is None:
-            raise TypeError(
-                f"np.{ufunc.__name__}{'' if method == '__call__' else '.' + method} is not available on a LazyTensor"
-                f"{' with ' + ', '.join(kwargs) if kwargs else ''}. Use its methods, or lazyjax.lift for any "
-                "other function of one pair."
-            )
-        first, *rest = inputs
-        if name == "matmul" and not isinstance(first, Operators):
-            return self.__rmatmul__(first)
-        first = self._lift(first, f"np.{ufunc.__name__}")
-        return _OPERATORS[name](first, *rest) if name in _OPERATORS else getattr(first, name)(*rest)
-
-    def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
-        raise TypeError(
-            f"np.{func.__name__} is not available on a LazyTensor, whose values are not computed. Use its methods, "
-            "which say over which axis they go: sum, min, where, concatenate and so on."
-        )
-
-
-_OPERATORS: dict[str, Callable[..., Any]] = {
-    "add": operator.add, "subtract": operator.sub, "multiply": operator.mul, "divide": operator.truediv,
-    "floor_divide": operator.floordiv, "remainder": operator.mod, "power": operator.pow, "negative": operator.neg,
-    "positive": operator.pos, "matmul": operator.matmul, "equal": operator.eq, "not_equal": operator.ne,
-    "less": operator.lt, "less_equal": operator.le, "greater": operator.gt, "greater_equal": operator.ge,
-    "logical_and": operator.and_, "bitwise_and": operator.and_, "logical_or": operator.or_, "bitwise_or": operator.or_,
-    "logical_not": operator.invert, "invert": operator.invert, "absolute": operator.abs,
-}  # fmt: skip
-
-_UFUNCS = {name: name for name in _OPERATORS} | {
-    "exp": "exp", "exp2": "exp2", "expm1": "expm1", "log": "log", "log1p": "log1p", "sin": "sin", "cos": "cos",
-    "tan": "tan", "arcsin": "asin", "arccos": "acos", "arctan": "atan", "sinh": "sinh", "cosh": "cosh",
-    "tanh": "tanh", "arcsinh": "asinh", "arccosh": "acosh", "arctanh": "atanh", "sqrt": "sqrt", "square": "square",
-    "cbrt": "cbrt", "sign": "sign", "floor": "floor", "ceil": "ceil", "arctan2": "atan2", "minimum": "minimum",
-    "maximum": "maximum", "isfinite": "isfinite", "float_power": "power", "true_divide": "divide", "fabs": "abs",
-}  # fmt: skip
 
 _DUNDERS = {
     "add": ("add", "+"), "sub": ("subtract", "-"), "mul": ("multiply", "*"), "truediv": ("divide", "/"),

@@ -121,7 +121,7 @@ class Algebra:
     def one_hot(self, D: Any) -> Any:
         """A vector of D features, 1 at the integer nearest to self and 0 elsewhere.
 
-        It is 0 everywhere if that integer is not one of 0 ... D-1. Halves round away from zero. The
+        It is 0 everywhere if that integer is not one of 0 ... D-1. Halves round up. The
         dtype stays; the derivative is 0.
 
         Raises:

@@ -10,7 +10,10 @@ from ._errors import show, static_int
 from ._features import feature_axes
 from ._ops import FEATURE_OPS
 from ._ops_tensors import LARGEST
+from ._options import _LAZY as LAZY
+from ._options import read_options
 from ._reduce import Reductions
+from ._reduce import _check_no_options as check_no_options
 
 
 class FeatureTensors(Reductions):
@@ -211,30 +214,66 @@ class FeatureTensors(Reductions):
                 f"{largest}. For larger ones write lazyjax.lift(jnp.linalg.{name})(x)."
             )
 
-    # Reductions over feature axes.  With a single feature axis they are those of `Reductions`.
+    # Over feature axes.  With a single one these are the methods of `Reductions`.
 
     def _reduced(
         self, name: str, reduction: Any, axis: Any, dim: Any, options: dict[str, Any], *args: Any, **kwargs: Any
     ) -> Any:
-        chosen = kwargs.get("default") if axis is None and dim is None else dim if axis is None else axis
-        axes = self._several_axes(chosen)
-        if axes is None or (axis is not None and dim is not None and axis != dim):
+        weight = kwargs.get("weight")
+        if weight is not None and len(weight._feature_shape) > len(self._feature_shape):
+            score = self.reshape_features([1] * len(weight._feature_shape))  # which broadcasts against the weight
+            return score._reduced(name, reduction, axis, dim, options, *args, **kwargs)
+        axes = self._several(name, axis, dim, options, kwargs.get("default"))
+        if axes is None:
             return super()._reduced(name, reduction, axis, dim, options, *args, **kwargs)
-        if name not in FEATURE_OPS:
-            raise ValueError(f"{name}: the features cannot be reduced by it; give the i or the j axis.")
-        if options or kwargs.get("weight") is not None:
-            raise TypeError(f"{name}: {'options' if options else 'a weight'} have no meaning over the features.")
+        if weight is not None:
+            raise ValueError(f"{name}: a weight has no meaning over the features; give the i or the j axis.")
         return self._along(name, axes)
 
     def softmax(self, axis: Any = -1) -> Any:
         """exp(x) / sum of exp(x) over a feature axis, or a tuple of them, lazily."""
-        axes = self._several_axes(axis)
+        axes = self._several("softmax", axis)
         return super().softmax(axis) if axes is None else self._along("softmax", axes)
 
-    def _several_axes(self, axis: Any) -> tuple[int, ...] | None:
+    def _spread(self, name: Any, axis: Any, dim: Any, ddof: Any, options: Any) -> Any:
+        axes = self._several(name, axis, dim, options)
+        if axes is None:
+            return super()._spread(name, axis, dim, ddof, options)
+        count = math.prod(self._feature_shape[a] for a in axes)
+        new = (None if k in axes else slice(None) for k in range(-len(self._feature_shape), 0))
+        mean = self._along("mean", axes)
+        middle = mean if len(axes) == len(self._feature_shape) else mean[(Ellipsis, *new)]
+        var = (self - middle).abs().square()._along("sum", axes) / max(float(count - ddof), 0.0)
+        return var if name == "var" else var.sqrt()
+
+    def count_nonzero(self, axis: Any = None, *, dim: Any = None, **options: Any) -> Any:
+        """How many values are not zero, over feature axes (the last by default, lazily), i, j or both: (*B, R, D)."""
+        if self._several("count_nonzero", axis, dim, options) is None:
+            return super().count_nonzero(axis, dim=dim, **options)
+        return self._truth("count_nonzero", "sum", None, axis, dim, options)
+
+    def _truth(self, name: str, over_features: str, reduction: Any, axis: Any, dim: Any, options: Any) -> Any:
+        axes = self._several(name, axis, dim, options)
+        if axes is None:
+            return super()._truth(name, over_features, reduction, axis, dim, options)
+        tensor: Any = self if self.dtype == bool else self != 0
+        return tensor._along(over_features, axes)
+
+    def _several(
+        self, name: str, axis: Any, dim: Any = None, options: Any = None, default: Any = -1
+    ) -> tuple[int, ...] | None:
         """The feature axes that are named, of several; None where there is one, or others are named."""
-        several = len(self._feature_shape) > 1 or isinstance(axis, tuple | list)
-        return feature_axes(self, axis) if several else None
+        if axis is not None and dim is not None and axis != dim:
+            return None  # which `Reductions` refuses
+        chosen = next((a for a in (axis, dim, default) if a is not None), None)
+        if len(self._feature_shape) == 1 and not isinstance(chosen, tuple | list):
+            return None
+        axes = feature_axes(self, chosen)
+        if axes is not None:
+            if name not in LAZY:
+                raise ValueError(f"{name}: the features cannot be reduced by it; give the i or the j axis.")
+            check_no_options(read_options(options or {}, name, None), options or {}, name)
+        return axes
 
     def _along(self, name: str, axes: tuple[int, ...]) -> Any:
         if name.startswith("arg") and len(axes) > 1:

@@ -123,11 +123,13 @@ def _argument(fn: Callable[..., Any]) -> Callable[..., Any]:
     return lambda x, *, axes=(-1,): vector(fn(vector(x), axes[0]).astype(jnp.int32))
 
 
+def _square_of_modulus(x: jax.Array) -> jax.Array:
+    return x * x if not jnp.issubdtype(x.dtype, jnp.complexfloating) else (x * jnp.conj(x)).real
+
+
 def _sqnorm(x: Any, axes: Any = None) -> jax.Array:
     """The sum of |x|^2 over some feature axes, which go, or over all of them."""
-    x = vector(x)
-    square = x * x if not jnp.issubdtype(x.dtype, jnp.complexfloating) else (x * jnp.conj(x)).real
-    return jnp.sum(square, axes)
+    return jnp.sum(_square_of_modulus(vector(x)), axes)
 
 
 def _norm2(x: Any, *, axes: Any = None) -> Any:
@@ -144,7 +146,7 @@ def _weightedsqnorm(x: Any, s: Any) -> Any:
     size = x.shape[0]
     if s.shape[0] == size * size and size > 1:
         return jnp.sum(jnp.conj(x) * (s.reshape(size, size) @ x), -1, keepdims=True)
-    return jnp.sum(s * x * jnp.conj(x), -1, keepdims=True)
+    return jnp.sum(s * _square_of_modulus(x), -1, keepdims=True)
 
 
 def _difference_matrix(x: Any, y: Any) -> Any:

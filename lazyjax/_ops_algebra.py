@@ -44,11 +44,14 @@ def _kron(x: Any, y: Any, *, dims: tuple[Sequence[int], Sequence[int]]) -> Any:
 
 
 def _one_hot(x: Any, *, size: int) -> Any:
-    """1 at the nearest integer, half away from zero; only zeros where that is not one of 0 ... size - 1."""
+    """1 for the k with k - 1/2 <= x < k + 1/2; only zeros where that is not one of 0 ... size - 1."""
     x = vector(x)
-    nearest = lax.round(x, lax.RoundingMethod.AWAY_FROM_ZERO) if jnp.issubdtype(x.dtype, jnp.floating) else x
     dtype = jnp.result_type(int) if x.dtype == bool else x.dtype
-    return (nearest.astype(dtype) == jnp.arange(size).astype(dtype)).astype(dtype)
+    k = jnp.arange(size).astype(dtype)
+    if not jnp.issubdtype(dtype, jnp.floating):
+        return (x.astype(dtype) == k).astype(dtype)
+    half = jnp.asarray(0.5, dtype)
+    return ((k - half <= x) & (x < k + half)).astype(dtype)
 
 
 def _bspline(knots: Any, x: Any, *, order: int) -> Any:

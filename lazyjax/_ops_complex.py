@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ._op import Op, unary
+from ._op import Op, floating, unary
 
 
 def _part(x: Any) -> jax.Array:
     """Real numbers in a precision that complex numbers have: float32 or float64."""
-    x = jnp.asarray(x)
+    x = floating(x)
     return x.astype(jnp.finfo(jnp.result_type(x, jnp.complex64)).dtype)
 
 

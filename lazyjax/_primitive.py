@@ -110,7 +110,7 @@ ad.primitive_transposes[map_reduce_p] = _transpose
 def _batch(args: Sequence[Any], dims: Sequence[Any], *, desc: Description) -> tuple[Any, Any]:
     """A new leading batch dim; arguments that are not mapped keep size 1 there, and are never copied."""
     size = next(a.shape[d] for a, d in zip(args, dims, strict=True) if d is not None)
-    moved = [a[None] if d is None else jnp.moveaxis(a, d, 0) for a, d in zip(args, dims, strict=True)]
+    moved = [jnp.expand_dims(a, 0) if d is None else jnp.moveaxis(a, d, 0) for a, d in zip(args, dims, strict=True)]
     outs = _bind(desc.replace(batch=(size, *desc.batch)), moved)
     return outs, [0] * len(outs)
 

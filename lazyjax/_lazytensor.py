@@ -268,22 +268,27 @@ def extend(instruction: tuple[str, Any], operands: Sequence[LazyTensor], avals: 
 def Vi(x: Any, dim: Any = None, *, feature_ndim: Any = 1) -> LazyTensor:
     """An i-variable of shape (*B, M, D); or, with `dim`, the symbolic i-variable of that index.
 
+    With feature_ndim=2, 3, ... x is (*B, M, D1, D2, ...): a matrix or a tensor for every row.
+
     Example:
         >>> import jax.numpy as jnp
         >>> from lazyjax import Vi
-        >>> Vi(jnp.ones((10, 3))).shape
-        (10, 1, 3)
+        >>> Vi(jnp.ones((10, 3))).shape, Vi(jnp.ones((10, 2, 3)), feature_ndim=2).shape
+        ((10, 1, 3), (10, 1, 2, 3))
     """
     return LazyTensor._of_leaf(*variable_leaf(x, dim, "i", feature_ndim, "Vi"))
 
 
 def Vj(x: Any, dim: Any = None, *, feature_ndim: Any = 1) -> LazyTensor:
-    """A j-variable of shape (*B, N, D); or, with `dim`, the symbolic j-variable of that index."""
+    """A j-variable of shape (*B, N, D); or, with `dim`, the symbolic j-variable of that index. See `Vi`."""
     return LazyTensor._of_leaf(*variable_leaf(x, dim, "j", feature_ndim, "Vj"))
 
 
 def Pm(x: Any, dim: Any = None, *, feature_ndim: Any = 1) -> LazyTensor:
-    """A parameter: a number, (D,) or (*B, D); or, with `dim`, the symbolic parameter of that index."""
+    """A parameter: a number, (D,) or (*B, D); or, with `dim`, the symbolic parameter of that index.
+
+    With feature_ndim=2, 3, ... x is (*B, D1, D2, ...).
+    """
     if type(x) is int and dim is None:
         x = np.asarray(x)
     return LazyTensor._of_leaf(*variable_leaf(x, dim, "p", feature_ndim, "Pm"))

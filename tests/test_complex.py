@@ -10,7 +10,7 @@ from lazyjax import LazyTensor, Pm, Vi, Vj
 
 from .dense import close, normal, trees_close
 
-M, N, D = 4, 5, 3
+M, N, D = 4, 3, 3
 
 
 def complex_normal(seed, *shape):

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import html
+import itertools
+import math
 from typing import Any
 
 from ._ops import OPS
 
 
 def formula(tensor: Any, limit: int = 400) -> str:
-    """The recorded expression, with the letters x (i), y (j) and p for its variables, Vi(0, 3) for a symbolic one."""
+    """The recorded expression, with the letters x (i), y (j) and p for its variables, Vi(0, 3) for a symbolic one.
+
+    It is written as deep as `limit` characters allow; `...` stands for what lies deeper.
+    """
     tape = tensor._tape
     counts = {"i": 0, "j": 0, "p": 0}
     names = []
@@ -22,8 +28,13 @@ def formula(tensor: Any, limit: int = 400) -> str:
         letter = {"i": "x", "j": "y", "p": "p"}[leaf.role]
         names.append(f"{letter}{counts[leaf.role]}")
         counts[leaf.role] += 1
-    texts = _texts(tape, names, limit)
-    return names[-1 - tensor._node] if tensor._node < 0 else texts[tensor._node]
+    text = "..."
+    for depth in itertools.count(1):
+        deeper = _text(tape, tensor._node, names, depth, {})
+        if depth > 1 and (deeper == text or len(deeper) > limit):
+            break
+        text = deeper
+    return text
 
 
 def symbol_name(leaf: Any) -> str:
@@ -32,36 +43,40 @@ def symbol_name(leaf: Any) -> str:
     return f"{ {'i': 'Vi', 'j': 'Vj', 'p': 'Pm'}[leaf.role] }({index}, {size})"
 
 
-def _texts(tape: Any, names: list[str], limit: int) -> list[str]:
-    """Every instruction as text."""
-    texts: list[str] = []
-    for op, params, inputs in tape.code:
-        args = [names[-1 - n] if n < 0 else texts[n] for n in inputs]
-        values = dict(params)
-        if op == "constant":
-            text = str(values["value"])
-        elif op == "lift":
-            text = f"{values['name']}({', '.join(args)})"
-        elif op == "derivative":
-            text = _derivative(values["function"], args, limit)
-        elif op == "take":
-            text = f"{_atom(args[0])}[{', '.join(map(_index, values['key']))}]"
-        elif (symbol := OPS[op].symbol) is not None:
-            text = symbol.format(*map(_atom, args), **values)
-        else:
-            name = op.removesuffix("_features")
-            text = f"{name}({', '.join([*args, *map(str, values.values())])})"
-        texts.append(text if len(text) <= limit else text[: limit // 2] + " ... " + text[-limit // 2 :])
-    return texts
+def _text(tape: Any, node: int, names: list[str], depth: int, memory: dict[Any, str]) -> str:
+    """A node as text, its operands down to a depth."""
+    if node < 0:
+        return names[-1 - node]
+    if (node, depth) not in memory:
+        op, params, inputs = tape.code[node]
+        if depth == 0 and op != "constant":
+            return "..."
+        args = [_text(tape, n, names, depth - 1, memory) for n in inputs]
+        memory[node, depth] = _instruction(op, dict(params), args, depth)
+    return memory[node, depth]
 
 
-def _derivative(function: Any, args: list[str], limit: int) -> str:
+def _instruction(op: str, values: dict[str, Any], args: list[str], depth: int) -> str:
+    if op == "constant":
+        return str(values["value"])
+    if op == "lift":
+        return f"{values['name']}({', '.join(args)})"
+    if op == "derivative":
+        return _derivative(values["function"], args, depth)
+    if op == "take":
+        return f"{_atom(args[0])}[{', '.join(map(_index, values['key']))}]"
+    if (symbol := OPS[op].symbol) is not None:
+        return symbol.format(*map(_atom, args), **values)
+    return f"{op.removesuffix('_features')}({', '.join([*args, *map(str, values.values())])})"
+
+
+def _derivative(function: Any, args: list[str], depth: int) -> str:
     """grad(formula, v, e) and its kin."""
     others, rest = args[: len(function.others)], args[len(function.others) :]
     v = "v" if function.free else rest[0]
     held = iter(others)
     names = [v if k in function.wrt else next(held) for k in range(len(function.tape.leaves))]
-    of = names[-1 - function.node] if function.node < 0 else _texts(function.tape, names, limit)[function.node]
+    of = _text(function.tape, function.node, names, depth - 1, {})
     return f"{function.kind}({', '.join([of, v, *rest[1:]])})"
 
 
@@ -70,16 +85,67 @@ def _index(k: Any) -> str:
 
 
 def _atom(text: str) -> str:
-    plain = text.replace("_", "").replace(".", "").isalnum()
-    closed = text.endswith(")") and text.split("(", 1)[0].isidentifier() and text.count("(") == 1
-    return text if plain or closed or (text.startswith("(") and text.endswith(")")) else f"({text})"
+    """An operand: in brackets, unless it is a name, a number, a call or in brackets already."""
+    plain = text == "..." or text.replace("_", "").replace(".", "").isalnum()
+    return text if plain or _closed(text) else f"({text})"
+
+
+def _closed(text: str) -> bool:
+    """name(...), (...) or either of them followed by an index."""
+    while text.endswith("]"):
+        text = text[: _opening(text)]
+    if text.isidentifier():
+        return True
+    start = _opening(text) if text.endswith(")") else -1
+    return start == 0 or (start > 0 and text[:start].isidentifier())
+
+
+def _opening(text: str) -> int:
+    """Where the bracket opens that the last character closes."""
+    level = 0
+    for at in range(len(text) - 1, -1, -1):
+        level += (text[at] in ")]") - (text[at] in "([")
+        if level == 0:
+            return at
+    return -1
 
 
 def describe(tensor: Any) -> str:
-    """repr: formula, shape, dtype."""
+    """repr: formula, shape, dtype, which axes are lazy."""
     try:
-        shape = str(tensor.shape)
-        kind = f"{tensor.dtype.name}"
+        shape, kind, axes = str(tensor.shape), tensor.dtype.name, _axes(tensor)
     except Exception as error:  # a LazyTensor that JAX holds without data still prints
         return f"LazyTensor(<{type(error).__name__} while reading its data>)"
-    return f"LazyTensor({formula(tensor)}, shape={shape}, dtype={kind})"
+    return f"LazyTensor({formula(tensor)}, shape={shape}, dtype={kind}, {axes})"
+
+
+def _axes(tensor: Any) -> str:
+    roles = {leaf.role for leaf in tensor._tape.leaves}
+    lazy = [role for role in "ij" if role in roles]
+    return f"lazy over {' and '.join(lazy)}" if lazy else "the same for all pairs"
+
+
+def describe_html(tensor: Any) -> str:
+    """The same for notebooks, with what an array of all values would take."""
+    text = f"<code>{html.escape(describe(tensor))}</code>"
+    try:
+        size = dense_bytes(tensor)
+    except Exception:  # as in `describe`
+        size = None
+    return text if size is None else f"{text}<br>not stored; an array of all values would take {show_bytes(size)}"
+
+
+def dense_bytes(tensor: Any) -> int | None:
+    """What the values of a LazyTensor would take; None where a size is symbolic."""
+    size = math.prod(tensor._shape)
+    return size * tensor.dtype.itemsize if isinstance(size, int) else None
+
+
+def show_bytes(size: int) -> str:
+    """A number of bytes for people."""
+    value, unit = float(size), "B"
+    for larger in ("kB", "MB", "GB", "TB", "PB"):
+        if value < 1000:
+            break
+        value, unit = value / 1000, larger
+    return f"{value:.3g} {unit}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
 from typing import Any
 
@@ -165,7 +164,7 @@ class LazyTensor(
         return _formula.describe(self)
 
     def _repr_html_(self) -> str:
-        return f"<code>{html.escape(repr(self))}</code>"
+        return _formula.describe_html(self)
 
     # Recording.
 

@@ -15,7 +15,6 @@ import numpy as np
 from ._accumulation import Accumulation, Composite, Run, Wider, widened
 from ._calculus import Call
 from ._compat import trace_context
-from ._ops import OPS
 from ._reductions import Sum, _inexact, _wide
 from .kernels import Description, Reduction
 
@@ -99,7 +98,7 @@ class Variance(Reduction):
         var = m2 / jnp.maximum(n - np.asarray(self.ddof, n.dtype), 0)
         if self.wanted == "moments":
             return mean, var
-        out = OPS["sqrt"].fn(var) if self.wanted == "std" else var
+        out = jnp.sqrt(var) if self.wanted == "std" else var
         return (out.astype(_real(_inexact(values))),)
 
     def tangent(self, call: Call) -> tuple[Sequence[Any], Sequence[Any]]:
@@ -113,7 +112,9 @@ class Variance(Reduction):
         dvar = total / jnp.maximum(n - self.ddof, 0)
         dtype = _real(_inexact(call.desc.pair.out_avals))
         if self.wanted == "std":
-            var, dvar = jax.jvp(OPS["sqrt"].fn, (var,), (dvar,))
+            zero = var == 0  # there the derivative is 0, to every order
+            inverse = jnp.where(zero, 0, 1 / jnp.sqrt(jnp.where(zero, 1, var)))
+            var, dvar = jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, var))), 0.5 * inverse * dvar
         return (var.astype(dtype),), (dvar.astype(dtype),)
 
 

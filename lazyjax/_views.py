@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -13,6 +12,7 @@ import numpy as np
 from jax.core import Tracer
 
 from ._errors import show, static_int
+from ._formula import dense_bytes, show_bytes
 from ._reductions import Sum
 from ._request import Request, describe, first
 from ._symbolic_reduction import unbound
@@ -22,22 +22,6 @@ from .kernels.pairs import all_pairs, batched
 
 # What `dense` makes without being asked twice: 1 GiB.
 DENSE_BYTES = 1 << 30
-
-
-def dense_bytes(tensor: Any) -> int | None:
-    """What the values of a LazyTensor would take; None where a size is symbolic."""
-    size = math.prod(tensor._shape)
-    return size * tensor.dtype.itemsize if isinstance(size, int) else None
-
-
-def show_bytes(size: int) -> str:
-    """A number of bytes for people."""
-    value, unit = float(size), "B"
-    for larger in ("kB", "MB", "GB", "TB", "PB"):
-        if value < 1000:
-            break
-        value, unit = value / 1000, larger
-    return f"{value:.3g} {unit}"
 
 
 class Views:

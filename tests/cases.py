@@ -27,12 +27,16 @@ def arguments(m: int = M, n: int = N, seed: int = 0) -> tuple[jax.Array, ...]:
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """ours and dense: functions of (x, y, b, s) with equal results; smooth: results have derivatives."""
+    """ours and dense: functions of (x, y, b, s) with equal results.
+
+    smooth: results have derivatives; passes: how many reductions of the primitive the value takes.
+    """
 
     name: str
     ours: Callable[..., Any]
     dense: Callable[..., Any]
     smooth: bool = True
+    passes: int = 1
 
     def __str__(self) -> str:
         return self.name
@@ -189,6 +193,75 @@ CASES = [
         "sumsoftmaxweight",
         lambda x, y, b, s: lazy_distance(x, y, s).sumsoftmaxweight(Vj(b), axis=1),
         lambda x, y, b, s: jax.nn.softmax(distance(x, y, s), axis=1) @ b,
+    ),
+    Case(
+        "mean over i",
+        lambda x, y, b, s: lazy_distance(x, y, s).mean(axis=0),
+        lambda x, y, b, s: distance(x, y, s).mean(0)[:, None],
+    ),
+    Case(
+        "prod",
+        lambda x, y, b, s: lazy_distance(x, y, s).prod(axis=1),
+        lambda x, y, b, s: distance(x, y, s).prod(1)[:, None],
+    ),
+    Case(
+        "var",
+        lambda x, y, b, s: lazy_distance(x, y, s).var(axis=1, ddof=1),
+        lambda x, y, b, s: distance(x, y, s).var(1, ddof=1)[:, None],
+    ),
+    Case(
+        "std over both",
+        lambda x, y, b, s: lazy_distance(x, y, s).std(axis="ij"),
+        lambda x, y, b, s: distance(x, y, s).std()[None],
+    ),
+    Case(
+        "min over both",
+        lambda x, y, b, s: lazy_vector(x, y, s).min(axis="ij"),
+        lambda x, y, b, s: vector(x, y, s).min((0, 1)),
+        passes=2,
+    ),
+    Case(
+        "Kmax",
+        lambda x, y, b, s: lazy_distance(x, y, s).Kmax(2, axis=1),
+        lambda x, y, b, s: -_first_k(-distance(x, y, s))[:, :2],
+    ),
+    Case(
+        "argKmax",
+        lambda x, y, b, s: lazy_distance(x, y, s).argKmax(2, axis=1),
+        lambda x, y, b, s: _argsort_k(-distance(x, y, s))[:, :2],
+        smooth=False,
+    ),
+    Case(
+        "any",
+        lambda x, y, b, s: (lazy_vector(x, y, s) > Pm(s)).any(axis=1).astype(jnp.int32),
+        lambda x, y, b, s: (vector(x, y, s) > s).any(1).astype(jnp.int32),
+        smooth=False,
+    ),
+    Case(
+        "count_nonzero over both",
+        lambda x, y, b, s: (lazy_vector(x, y, s) > 0).count_nonzero(axis="ij"),
+        lambda x, y, b, s: jnp.count_nonzero(vector(x, y, s) > 0, axis=(0, 1)),
+        smooth=False,
+    ),
+    Case(
+        "compensated sum",
+        lambda x, y, b, s: lazy_distance(x, y, s).sum(axis=1, sum_scheme="kahan_scheme"),
+        lambda x, y, b, s: distance(x, y, s).sum(1)[:, None],
+    ),
+    # Of these two the values; `test_accumulation.py` has their derivatives, which are sums of the row above.
+    Case(
+        "compensated logsumexp",
+        lambda x, y, b, s: lazy_distance(x, y, s).logsumexp(
+            axis=1, weight=Vj(b[:, :2]).exp(), sum_scheme="kahan_scheme"
+        ),
+        lambda x, y, b, s: jax.nn.logsumexp(distance(x, y, s)[:, :, None], axis=1, b=jnp.exp(b[:, :2])[None]),
+        smooth=False,
+    ),
+    Case(
+        "compensated sumsoftmaxweight",
+        lambda x, y, b, s: lazy_distance(x, y, s).sumsoftmaxweight(Vj(b[:, :2]), axis=1, sum_scheme="kahan_scheme"),
+        lambda x, y, b, s: jax.nn.softmax(distance(x, y, s), axis=1) @ b[:, :2],
+        smooth=False,
     ),
     Case(
         "a user's monoid",

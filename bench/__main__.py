@@ -22,9 +22,6 @@ import numpy as np
 
 from lazyjax import LazyTensor, Vi, Vj
 
-# Seconds before each run: threads of the contender before it spin for a while, and would hold a core.
-PAUSE = 0.2
-
 Run = Callable[[], Any]
 Contender = dict[str, Callable[..., Any]]
 
@@ -104,7 +101,7 @@ def measure(runs: dict[str, Run], repeats: int) -> dict[str, tuple[float, float]
         first[name] = time.perf_counter() - start
     for _ in range(repeats):
         for name, run in runs.items():
-            time.sleep(PAUSE)
+            run()  # its threads and caches, after those of the contender before it
             start = time.perf_counter()
             run()
             times[name].append(time.perf_counter() - start)

@@ -5,7 +5,7 @@
 
 from .description import Description, PairFunction, trace_pair
 from .planner import KERNELS, Plan, UnsupportedError, plan
-from .reduction import Reduction, Selection
+from .reduction import Reduction, Selection, ShiftedSum
 
 __all__ = [
     "KERNELS",
@@ -14,6 +14,7 @@ __all__ = [
     "Plan",
     "Reduction",
     "Selection",
+    "ShiftedSum",
     "UnsupportedError",
     "plan",
     "trace_pair",

@@ -24,7 +24,7 @@ from . import scalarize
 from .description import Description
 from .pairs import batched
 from .reduction import trace, tree_merge
-from .scalarize import broadcast_tile, evaluate, tiles
+from .scalarize import Arithmetic, broadcast_tile, evaluate, tiles
 
 name = "pallas-triton"
 
@@ -56,6 +56,9 @@ def computing(dtype: Any) -> np.dtype:
     """float16 and bfloat16 are computed in float32: most functions do not compile below it."""
     dtype = np.dtype(dtype)
     return np.dtype(np.float32) if dtype.itemsize == 2 and dtype.kind in "fV" else dtype
+
+
+ARITHMETIC = Arithmetic(computing)
 
 
 def _traced(desc: Description) -> Any:
@@ -156,7 +159,7 @@ def _problem(desc: Description, plan: TritonPlan, args: Sequence[jax.Array]) -> 
         return [jnp.asarray(broadcast_tile(t, shape)) for a in arrays for t in a.ravel()]
 
     def merge(a: Sequence[jax.Array], b: Sequence[jax.Array]) -> list[jax.Array]:
-        out = evaluate(traced.merge, [*tiled(a), *tiled(b)], computing)
+        out = evaluate(traced.merge, [*tiled(a), *tiled(b)], ARITHMETIC)
         return flatten(out, np.shape(a[0]))
 
     def kernel(*refs: Any) -> None:
@@ -188,13 +191,13 @@ def _problem(desc: Description, plan: TritonPlan, args: Sequence[jax.Array]) -> 
                 load(r, a, ref, j, inside) if r == "j" else f
                 for r, a, ref, f in zip(roles, avals, refs_of, fixed, strict=True)
             ]
-            values = [v[None] for v in evaluate(desc.pair.jaxpr, own, computing)]
+            values = [v[None] for v in evaluate(desc.pair.jaxpr, own, ARITHMETIC)]
             index = tiles((1,), [lax.expand_dims(j, (0,)).astype(desc.index_dtype)])
-            new = flatten(evaluate(traced.fold(1), [*tiled(acc), *values, index], computing), shape)
+            new = flatten(evaluate(traced.fold(1), [*tiled(acc), *values, index], ARITHMETIC), shape)
             keep = lax.broadcast_in_dim(inside, shape, (1,))
             return [lax.select(keep, a, b) for a, b in zip(new, acc, strict=True)]
 
-        neutral = flatten(evaluate(traced.init, [], computing), shape)
+        neutral = flatten(evaluate(traced.init, [], ARITHMETIC), shape)
         acc = lax.fori_loop(0, blocks, body, neutral)
         if desc.over == "ij":
             keep = lax.broadcast_in_dim(here, shape, (0,))
@@ -204,7 +207,7 @@ def _problem(desc: Description, plan: TritonPlan, args: Sequence[jax.Array]) -> 
             for ref, value in zip(outs, _merge_halves(merge, acc, 0), strict=True):
                 plt.store(ref.at[pl.program_id(0)], value)
             return
-        results = evaluate(traced.finalize, tiled(acc), computing)
+        results = evaluate(traced.finalize, tiled(acc), ARITHMETIC)
         refs_out = list(outs)
         for array, aval in zip(results, traced.out_avals, strict=True):
             if array.size:
@@ -244,7 +247,7 @@ def _problem(desc: Description, plan: TritonPlan, args: Sequence[jax.Array]) -> 
     if desc.over == "ij":
         total = tree_merge(merge, [o[:, None] for o in outs])
         scalars = [t.reshape(()) for t in total]
-        results = evaluate(traced.finalize, tiled(scalars), computing)
+        results = evaluate(traced.finalize, tiled(scalars), ARITHMETIC)
         return [
             jnp.asarray([jnp.asarray(t, a.dtype) for t in r.ravel()], a.dtype).reshape(a.shape)
             for r, a in zip(results, traced.out_avals, strict=True)

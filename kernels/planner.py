@@ -11,20 +11,23 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-from . import dense, pallas_triton, scalarize, xla
+from . import dense, elementary, pallas_triton, scalarize, xla, xla_passes
 from .description import Description
 from .pairs import nothing
-from .reduction import Selection, trace
+from .reduction import Selection, ShiftedSum, trace
+from .sharing import Kept, shared_scalars
 
 KERNELS = {k.name: k for k in (pallas_triton, xla, dense)}
 GPU = ("cuda", "rocm")
 
 # One core's second-level cache, in bytes: what a tile of i and its accumulators should fit in.
 CACHE = 1 << 20
-# Scalar operations that one unrolled loop body may hold: beyond it, compile time grows and speed does not.
-UNROLLED = 512
+# Instructions that one unrolled loop body may hold: beyond it, compile time grows and speed does not.
+UNROLLED = 640
 # Scalar operations on one pair beyond which features are no longer unrolled.
 SCALARS = 512
+# Pairs from which a longer program, with several loops, earns its compilation.
+LARGE = 1 << 20
 
 
 class UnsupportedError(ValueError):
@@ -35,12 +38,16 @@ class UnsupportedError(ValueError):
 class XlaPlan:
     """Tiles of the `xla` kernel."""
 
-    shape: Literal["lanes", "block", "groups"]
+    shape: Literal["lanes", "products", "block", "groups", "passes"]
     tile_i: int
     tile_j: int = 0  # block: pairs of one row that are held at once; groups: minima of one row
     unroll: int = 1  # lanes: j's written out in the loop body; groups: pairs of a group
     segments: int = 1  # lanes: parts of j that run side by side where i alone is too short
     group: int = 256  # lanes: chunks that are summed before they meet the total
+    elementary: bool = False  # exp, sin, cos, tan of float32 by `elementary`, where the platform's are slow
+    angles: bool = False  # lanes: sin, cos, tan first look whether all angles are small
+    kept: Kept = dataclasses.field(default_factory=Kept)  # lanes, products: what is computed first, see `sharing`
+    passes: tuple[XlaPlan, ...] = ()  # passes: the plan of each
     problems: int | None = None  # batch: problems that are vectorised together
     reason: str = ""
 
@@ -116,21 +123,35 @@ def _refusal(desc: Description, kernel: Any, platform: str, cost: int | str) -> 
 
 def _tiles(desc: Description, kernel: str, cost: int | str, platform: str) -> Any:
     if kernel == "xla":
-        return plan_xla(desc, cost)
+        return plan_xla(desc, cost, platform)
     if kernel == "pallas-triton":
         return pallas_triton.plan(desc, interpret=platform not in GPU)
     return None
 
 
-def plan_xla(desc: Description, cost: int | str) -> XlaPlan:
+def plan_xla(desc: Description, cost: int | str, platform: str) -> XlaPlan:
     """Tiles from sizes, features and formula cost."""
     if isinstance(cost, str):
         return _block(desc, cost)
-    if isinstance(desc.reduction, Selection):
-        return _groups(desc, cost) or _block(desc, "the reduction selects among many values at once")
+    if isinstance(desc.reduction, Selection) and desc.reduction.group_reduction() is not None:
+        plan = _groups(desc, cost, platform)
+        if plan is not None:
+            return plan
+        if desc.reduction.k > 1:
+            return _block(desc, "the reduction selects among many values at once")
     if cost > SCALARS:
         return _block(desc, f"{cost} operations on one pair are too many to unroll")
+    large = isinstance(desc.m, int) and isinstance(desc.n, int) and desc.m * desc.n >= LARGE
+    if isinstance(desc.reduction, ShiftedSum) and desc.over == "j" and large:
+        plans = tuple(plan_xla(one, operations(one), platform) for one in xla_passes.passes(desc))
+        return XlaPlan("passes", 1, passes=plans, reason="first the maximum, then the sums")
+    return _lanes(desc, platform, large)
+
+
+def _lanes(desc: Description, platform: str, large: bool) -> XlaPlan:
     traced = trace(desc.reduction, tuple((v.shape, v.dtype) for v in desc.pair.out_avals), desc.index_dtype)
+    # The CPU's compiler writes a loop for each result; others fuse them.
+    shared = shared_scalars(desc, pairs=large and platform == "cpu")
     own = [a for a, r in zip(desc.pair.in_avals, desc.roles, strict=True) if r == "i"]
     row_bytes = sum(math.prod(a.shape) * np.dtype(a.dtype).itemsize for a in [*own, *traced.acc_avals])
     lanes = _power_of_two(CACHE // max(row_bytes, 8), 512, 16384)
@@ -142,11 +163,22 @@ def plan_xla(desc: Description, cost: int | str) -> XlaPlan:
     if isinstance(n, int) and tile * inside < 1024 and n >= 4096:
         # Too few rows to fill the vectors and the cores: cut j.
         segments = _power_of_two(min(8192 // (tile * inside), n // 256), 1, 8192)
-    unroll = _power_of_two(UNROLLED // max(cost, 1), 1, 32)
+    unroll = _power_of_two(min(UNROLLED // max(shared.largest, 1), 8 * UNROLLED // max(shared.total, 1)), 1, 32)
     if isinstance(n, int):
         unroll = min(unroll, _power_of_two(max(1, n // segments), 1, 32))
+    shape = "lanes"
+    if shared.linear:
+        one_dtype = len({np.dtype(a.dtype) for a in traced.acc_avals}) == 1
+        if desc.reduction.adds and one_dtype and sum(math.prod(a.shape) for a in traced.acc_avals) >= 3:
+            shape, unroll = "products", _power_of_two(max(1, n // segments), 1, 64)
+    alone = together < 2 or not desc.batch  # a branch of vectorised problems would take both ways
+    angles = platform == "cpu" and large and segments == 1 and alone and shape == "lanes"
+    angles = angles and elementary.turns(scalarize.primitives(desc.pair.jaxpr))
     group = max(1, 4096 // unroll) if desc.reduction.rounds else np.iinfo(np.int32).max
-    return XlaPlan("lanes", tile, unroll=unroll, segments=segments, group=int(group), problems=together)
+    return XlaPlan(
+        shape, tile, unroll=unroll, segments=segments, group=int(group), problems=together, kept=shared.kept,
+        elementary=platform == "cpu", angles=angles,
+    )  # fmt: skip
 
 
 def _block(desc: Description, reason: str) -> XlaPlan:
@@ -161,21 +193,26 @@ def _block(desc: Description, reason: str) -> XlaPlan:
     return XlaPlan("block", tile_i, tile_j=tile_j, problems=together, reason=reason)
 
 
-# Pairs whose minimum stands for them while the K smallest are searched.
-GROUP = 32
-
-
-def _groups(desc: Description, cost: int) -> XlaPlan | None:
+def _groups(desc: Description, cost: int, platform: str) -> XlaPlan | None:
     """Group minima, where there are so many pairs that looking again at K groups costs little."""
     assert isinstance(desc.reduction, Selection)
     k, m, n = desc.reduction.k, desc.m, desc.n
     scalar = all(math.prod(v.shape) == 1 for v in desc.pair.out_avals)
-    if not (scalar and isinstance(m, int) and isinstance(n, int) and n >= 8 * k * GROUP and cost <= SCALARS):
+    if not (scalar and isinstance(m, int) and isinstance(n, int) and cost <= SCALARS):
         return None
-    tile = _balanced(m, 1024)
-    stretch = max(2 * k, (1 << 20) // tile)  # minima that are held at once
+    group = _power_of_two(8 * UNROLLED // cost, 8, 64) if k == 1 else 32
+    if n < 8 * k * group:
+        return None
+    if k == 1:
+        if m < 4096:
+            return None  # the lanes of a tile would not be filled, and j is not cut here
+        return XlaPlan("groups", _balanced(m, 16384), unroll=group, problems=1, elementary=platform == "cpu",
+                       reason="minima of groups find the smallest")  # fmt: skip
+    tile = _balanced(m, 4096)
+    stretch = max(2 * k, (1 << 21) // tile)  # minima that are held at once
     reason = "minima of groups find the K smallest"
-    return XlaPlan("groups", tile, tile_j=stretch, unroll=GROUP, problems=1, reason=reason)
+    return XlaPlan("groups", tile, tile_j=stretch, unroll=group, problems=1, elementary=platform == "cpu",
+                   reason=reason)  # fmt: skip
 
 
 def _balanced(size: int, most: int) -> int:

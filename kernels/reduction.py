@@ -32,6 +32,9 @@ class Reduction(abc.ABC):
     # Whether merging rounds: long chains of merges are then cut into groups, so that errors do not grow with them.
     rounds = True
 
+    # Whether the accumulator is the sum of the values, so that kernels may use matrix products.
+    adds = False
+
     @abc.abstractmethod
     def init(self, values: Values) -> Accumulator:
         """The neutral element; `values` holds the shape and dtype of each value of a pair."""
@@ -90,21 +93,49 @@ class Reduction(abc.ABC):
 
 
 class Selection(Reduction):
-    """A reduction that keeps the k best of many values; kernels give it as many as they can at once.
+    """A reduction that keeps the k best of many values, or says where they are.
 
-    Where it is defined, `group_reduction` summarises a group of pairs by its best value, so that `best_groups`
-    can name k groups that contain the k best values (see `xla_groups`).
+    `group_reduction` summarises a group of pairs by its best value, so that `best_groups` can name k groups that
+    contain the k best values (see `xla_groups`).
     """
 
     k: int
 
     @abc.abstractmethod
-    def group_reduction(self) -> Reduction:
-        """The reduction to the best value alone, and whatever else its order needs."""
+    def group_reduction(self) -> Reduction | None:
+        """The reduction to the best value alone, NaN skipped; None where that is this reduction itself."""
 
     @abc.abstractmethod
-    def best_groups(self, acc: Accumulator, k: int) -> jax.Array:
-        """Positions of the k best along the last axis of the leaves; the lowest position first among equals."""
+    def best_groups(self, values: jax.Array, k: int) -> jax.Array:
+        """Positions of the k best along the last axis; the lowest position first among equals."""
+
+    @abc.abstractmethod
+    def holds(self, acc: Accumulator, count: int) -> jax.Array:
+        """Whether the accumulator of one row holds at least `count` values, NaN not counted."""
+
+
+class ShiftedSum(Reduction):
+    """Sums of exponentials of a score, shifted by the largest one: kernels may find that first (see `xla_passes`)."""
+
+    @abc.abstractmethod
+    def score(self, values: Values) -> jax.Array:
+        """What is exponentiated, in the dtype of the accumulator."""
+
+    @abc.abstractmethod
+    def maximum(self) -> Reduction:
+        """The reduction to the largest score, NaN skipped."""
+
+    @abc.abstractmethod
+    def sums(self) -> Reduction:
+        """The reduction that adds the terms."""
+
+    @abc.abstractmethod
+    def terms(self, values: Values, maximum: jax.Array) -> Values:
+        """What is summed."""
+
+    @abc.abstractmethod
+    def assemble(self, maximum: jax.Array, sums: Sequence[jax.Array]) -> Accumulator:
+        """The accumulator that these passes amount to."""
 
 
 def tree_merge(merge: Callable[[Any, Any], Any], acc: Any) -> Any:
@@ -193,9 +224,12 @@ def _trace(reduction: Reduction, values: Any, index_dtype: Any, context: Any) ->
     return TracedReduction(reduction, values, index_dtype)
 
 
+def config_key() -> Any:
+    """Tracing a constant depends on these switches: jaxprs made under one must not serve another."""
+    config: Any = jax.config
+    return config.jax_enable_x64, config.jax_numpy_dtype_promotion
+
+
 def trace(reduction: Reduction, values: Any, index_dtype: Any) -> TracedReduction:
     """Trace a reduction once for each shape, dtype and numeric configuration."""
-    # Tracing a constant depends on these switches: jaxprs made under one must not serve another.
-    config: Any = jax.config
-    context = (config.jax_enable_x64, config.jax_numpy_dtype_promotion)
-    return _trace(reduction, values, index_dtype, context)
+    return _trace(reduction, values, index_dtype, config_key())

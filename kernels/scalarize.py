@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -63,6 +63,29 @@ def broadcast_tile(tile: Any, shape: tuple[int, ...]) -> Any:
     return lax.broadcast_in_dim(tile, shape, tuple(range(len(shape) - len(own), len(shape))))
 
 
+class Arithmetic:
+    """How a kernel computes: in which dtype, for each dtype of a formula, and with which functions of tiles.
+
+    `functions` maps (name of a primitive, dtype of its result) to a function that replaces the primitive.
+    """
+
+    def __init__(
+        self,
+        dtype: Callable[[Any], np.dtype] = np.dtype,
+        functions: Mapping[tuple[str, np.dtype], Callable[..., Any]] | None = None,
+    ):
+        self.dtype = dtype
+        self.functions = functions or {}
+
+    def apply(self, name: str, fn: Callable[..., Any], *operands: Any) -> Any:
+        """An element-wise function on tiles of shapes that broadcast; everything that is computed passes here."""
+        shape = np.broadcast_shapes(*(np.shape(t) for t in operands))
+        return fn(*(broadcast_tile(t, shape) for t in operands))
+
+
+EXACT = Arithmetic()
+
+
 @dataclasses.dataclass(frozen=True)
 class Step:
     """One equation as the rules see it: its dtype is the one that the kernel computes in."""
@@ -71,32 +94,24 @@ class Step:
     params: dict[str, Any]
     shape: tuple[int, ...]
     dtype: np.dtype
+    arithmetic: Arithmetic
 
     @property
     def name(self) -> str:
         return self.primitive.name
+
+    def apply(self, name: str, fn: Callable[..., Any], *operands: Any) -> Any:
+        return self.arithmetic.apply(name, fn, *operands)
 
 
 def _is_constant(tile: Any) -> bool:
     return isinstance(tile, np.generic | np.ndarray)
 
 
-def apply(fn: Callable[..., Any], *operands: Any) -> Any:
-    """An element-wise function on tiles of shapes that broadcast."""
-    shape = np.broadcast_shapes(*(np.shape(t) for t in operands))
-    return fn(*(broadcast_tile(t, shape) for t in operands))
-
-
-def _each(fn: Callable[..., Any], *operands: Tiles) -> Tiles:
-    arrays = np.broadcast_arrays(*operands)
-    flat = [a.ravel() for a in arrays]
-    return tiles(arrays[0].shape, [apply(fn, *items) for items in zip(*flat, strict=True)])
-
-
-def _tree(fn: Callable[[Any, Any], Any], items: list[Any]) -> Any:
+def _tree(eqn: Step, fn: Callable[[Any, Any], Any], items: list[Any]) -> Any:
     """Pairwise: shorter chains for the compiler, smaller rounding errors."""
     while len(items) > 1:
-        pairs = [apply(fn, a, b) for a, b in zip(items[::2], items[1::2], strict=False)]
+        pairs = [eqn.apply(fn.__name__, fn, a, b) for a, b in zip(items[::2], items[1::2], strict=False)]
         items = pairs + items[len(items) - len(items) % 2 :]
     return items[0]
 
@@ -106,7 +121,7 @@ def _reduce(fn: Callable[[Any, Any], Any], neutral: Callable[[np.dtype], Any]) -
         axes = eqn.params["axes"]
         kept = [a for a in range(x.ndim) if a not in axes]
         rows = np.transpose(x, (*kept, *axes)).reshape(math.prod(x.shape[a] for a in kept), -1)
-        out = [_tree(fn, list(r)) if len(r) else neutral(eqn.dtype) for r in rows]
+        out = [_tree(eqn, fn, list(r)) if len(r) else neutral(eqn.dtype) for r in rows]
         return tiles([x.shape[a] for a in kept], out)
 
     return rule
@@ -121,9 +136,11 @@ def _arg_reduce(better: Callable[[Any, Any], Any]) -> Callable[..., Tiles]:
         for row in moved.reshape(-1, moved.shape[-1]):
             best, where = row[0], dtype.type(0)
             for k, value in enumerate(row[1:], 1):
-                wins = apply(lambda v, b: better(v, b) | ((v != v) & (b == b)), value, best)  # NaN first, as jnp
-                best = apply(lambda c, v, b: lax.select_n(c, b, v), wins, value, best)
-                where = apply(lambda c, w, k=k: lax.select_n(c, w, lax.full_like(w, k)), wins, where)
+                beats = lambda v, b: better(v, b) | ((v != v) & (b == b))  # noqa: E731 (NaN first, as jnp)
+                wins = eqn.apply("lt", beats, value, best)
+                best = eqn.apply("select_n", lambda c, v, b: lax.select_n(c, b, v), wins, value, best)
+                newer = lambda c, w, k=k: lax.select_n(c, w, lax.full_like(w, k))  # noqa: E731
+                where = eqn.apply("select_n", newer, wins, where)
             out.append(where)
         return tiles(moved.shape[:-1], out)
 
@@ -136,7 +153,8 @@ def _cumulative(fn: Callable[[Any, Any], Any]) -> Callable[..., Tiles]:
         moved = np.moveaxis(np.flip(x, axis) if reverse else x, axis, 0)
         rows = moved.reshape(moved.shape[0], -1).copy()
         for k in range(1, rows.shape[0]):
-            rows[k] = _each(fn, rows[k - 1], rows[k])
+            pairs = zip(rows[k - 1], rows[k], strict=True)
+            rows[k] = tiles(rows[k].shape, [eqn.apply(fn.__name__, fn, *each) for each in pairs])
         out = np.moveaxis(rows.reshape(moved.shape), 0, axis)
         return np.flip(out, axis) if reverse else out
 
@@ -161,8 +179,9 @@ def _dot_general(eqn: Step, a: Tiles, b: Tiles) -> Tiles:
     for k in range(a3.shape[0]):
         for row in a3[k]:
             for column in b3[k]:
-                terms = [apply(lambda p, q: cast(p) * cast(q), p, q) for p, q in zip(row, column, strict=True)]
-                out.append(_tree(lax.add, terms) if terms else np.zeros((), dtype)[()])
+                product = lambda p, q: cast(p) * cast(q)  # noqa: E731
+                terms = [eqn.apply("mul", product, p, q) for p, q in zip(row, column, strict=True)]
+                out.append(_tree(eqn, lax.add, terms) if terms else np.zeros((), dtype)[()])
     return tiles([*batch, *free_a, *free_b], out)
 
 
@@ -304,7 +323,8 @@ def _bind(eqn: Step, *operands: Any) -> Any:
             return np.asarray(operands[0]).astype(dtype)[()]
         if name in _FOLDED:
             return np.asarray(_FOLDED[name](*operands)).astype(dtype)[()]
-    return apply(functools.partial(eqn.primitive.bind, **eqn.params), *operands)
+    own = eqn.arithmetic.functions.get((name, eqn.dtype))
+    return eqn.apply(name, own or functools.partial(eqn.primitive.bind, **eqn.params), *operands)
 
 
 def inner_jaxpr(eqn: Any) -> ClosedJaxpr | None:
@@ -315,14 +335,12 @@ def inner_jaxpr(eqn: Any) -> ClosedJaxpr | None:
     return inner if isinstance(inner, ClosedJaxpr) else ClosedJaxpr(inner, ())
 
 
-def evaluate(
-    closed: ClosedJaxpr, args: Sequence[Tiles], computing: Callable[[Any], np.dtype] = np.dtype
-) -> list[Tiles]:
-    """Run a jaxpr on arrays of tiles.  `computing` maps the dtype of a formula to the one it is computed in."""
+def evaluate(closed: ClosedJaxpr, args: Sequence[Tiles], arithmetic: Arithmetic = EXACT) -> list[Tiles]:
+    """Run a jaxpr on arrays of tiles."""
     env: dict[Any, Tiles] = {}
 
     def constant(value: Any, dtype: Any) -> Tiles:
-        host = np.asarray(value, computing(dtype))  # a concrete array of the formula itself
+        host = np.asarray(value, arithmetic.dtype(dtype))  # a concrete array of the formula itself
         return tiles(host.shape, list(host.ravel()))
 
     def read(v: Any) -> Tiles:
@@ -338,31 +356,45 @@ def evaluate(
     for eqn in closed.jaxpr.eqns:
         operands = [read(v) for v in eqn.invars]
         if (inner := inner_jaxpr(eqn)) is not None:
-            out = evaluate(inner, operands, computing)
+            out = evaluate(inner, operands, arithmetic)
         else:
-            out = _run(_step(eqn, computing), operands)
+            out = _run(_step(eqn, arithmetic), operands)
         env.update(zip(eqn.outvars, out if isinstance(out, list) else [out], strict=True))
     return [read(v) for v in closed.jaxpr.outvars]
 
 
-def _step(eqn: Any, computing: Callable[[Any], np.dtype]) -> Step:
+def _step(eqn: Any, arithmetic: Arithmetic) -> Step:
     aval: Any = eqn.outvars[0].aval
     params = dict(eqn.params)
     if "new_dtype" in params:
-        params["new_dtype"] = computing(params["new_dtype"])
-    return Step(eqn.primitive, params, tuple(aval.shape), computing(aval.dtype))
+        params["new_dtype"] = arithmetic.dtype(params["new_dtype"])
+    return Step(eqn.primitive, params, tuple(aval.shape), arithmetic.dtype(aval.dtype), arithmetic)
 
 
 def _run(step: Step, operands: list[Tiles]) -> Tiles | list[Tiles]:
     if step.name in IDENTITY:
         return operands
     if step.name in ELEMENTWISE:
-        return _each(functools.partial(_bind, step), *operands)
+        arrays = np.broadcast_arrays(*operands)
+        items = zip(*(a.ravel() for a in arrays), strict=True)
+        return tiles(arrays[0].shape, [_bind(step, *each) for each in items])
     if step.name in STRUCTURAL:
         return STRUCTURAL[step.name](step, *operands)
     if step.name in REDUCING:
         return REDUCING[step.name](step, *operands)
     raise Unsupported(f"{step.name} acts on whole feature arrays")
+
+
+def primitives(closed: ClosedJaxpr) -> set[tuple[str, np.dtype]]:
+    """The names of what is computed, each with the dtype of its result."""
+    found: set[tuple[str, np.dtype]] = set()
+    for eqn in closed.jaxpr.eqns:
+        if (inner := inner_jaxpr(eqn)) is not None:
+            found |= primitives(inner)
+        elif eqn.primitive.name in ELEMENTWISE:
+            aval: Any = eqn.outvars[0].aval
+            found.add((eqn.primitive.name, np.dtype(aval.dtype)))
+    return found
 
 
 def count(closed: ClosedJaxpr) -> int:

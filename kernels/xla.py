@@ -1,10 +1,11 @@
 """Tiled loops that XLA compiles for any platform: memory stays linear, both axes are walked in tiles.
 
-Three shapes of the same loop, in a file each.  `lanes`: one vector of i's per feature, a chunk of j's unrolled as
-scalars, so that XLA emits a single fused, vectorised and multi-threaded loop with no array of pairs.  `block`: the
-pair function is mapped over an (i, j) tile, whatever it holds, and the tile is reduced at once: for formulas with long
-features (whose inner products become matrix products).  `groups`: the K smallest, which first looks only at the minimum
-of every group of j's.
+Five shapes of the same loop, in a file each.  `lanes`: one vector of i's per feature, a chunk of j's unrolled as
+scalars, so that XLA emits a single fused, vectorised and multi-threaded loop with no array of pairs.  `products`: lanes
+of weights, then a matrix product with numbers of j.  `block`: the pair function is mapped over an (i, j) tile, whatever
+it holds, and the tile is reduced at once: for formulas with long features (whose inner products become matrix
+products).  `groups`: the smallest, or the K smallest, which first looks only at the minimum of every group of j's.
+`passes`: a maximum, then sums of exponentials, each in one of the other shapes.
 """
 
 from __future__ import annotations
@@ -23,10 +24,12 @@ from .reduction import trace
 from .xla_block import Block
 from .xla_groups import Groups
 from .xla_lanes import Lanes
+from .xla_passes import two_passes
+from .xla_products import Products
 
 name = "xla"
 
-SHAPES = {"lanes": Lanes, "block": Block, "groups": Groups}
+SHAPES = {"lanes": Lanes, "products": Products, "block": Block, "groups": Groups}
 
 
 def supports(desc: Description, platform: str) -> str | None:
@@ -36,6 +39,9 @@ def supports(desc: Description, platform: str) -> str | None:
 
 def lower(desc: Description, plan: Any) -> Callable[..., Sequence[jax.Array]]:
     """A function of the arrays of `desc`, for the tiles of `plan` (see `planner.XlaPlan`)."""
+    if plan.shape == "passes":
+        plans = iter(plan.passes)
+        return two_passes(desc, lambda one, args: lower(one, next(plans))(*args))
     traced = trace(desc.reduction, tuple((v.shape, v.dtype) for v in desc.pair.out_avals), desc.index_dtype)
     if isinstance(desc.m, int):
         plan = dataclasses.replace(plan, tile_i=min(plan.tile_i, desc.m))

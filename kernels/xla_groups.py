@@ -1,10 +1,12 @@
-"""The K smallest of all j, for one tile of i, by group minima.
+"""The K smallest of all j, or the place of the smallest, for one tile of i, by group minima.
 
 The K groups of j's with the smallest minima contain the K smallest values: any other group has a minimum that is no
 smaller than those of K groups, so K values come before each of its own.  A first pass keeps only the minimum of every
 group, as fast as a min; a selection among the minima names K groups; their values are computed again and selected from.
-A tie between minima goes to the lower group, so ties of values go to the lower index.  The index of the minimum is kept
-too, because a group of nothing but NaN, whose minimum is infinite, must come after one that holds an infinite value.
+A tie between minima goes to the lower group, so ties of values go to the lower index.
+
+NaN is skipped, so a group of nothing else looks like one that holds infinity.  Where the K groups hold fewer than K
+values for that reason, which the result shows, the tile is computed again by the slow way.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from .description import Description
 from .pairs import axes_for
 from .reduction import Selection, TracedReduction, trace
 from .xla_block import Block
-from .xla_lanes import Lanes
+from .xla_lanes import Lanes, apart
 
 Flat = list[jax.Array]
 
@@ -33,43 +35,78 @@ class Groups(Block):
         super().__init__(desc, plan, traced)
         assert isinstance(desc.reduction, Selection)  # the planner chooses this shape for nothing else
         self.selection = desc.reduction
-        minimum = desc.replace(reduction=self.selection.group_reduction())
+        group_reduction = self.selection.group_reduction()
+        assert group_reduction is not None
+        minimum = desc.replace(reduction=group_reduction)
         values = tuple((v.shape, v.dtype) for v in desc.pair.out_avals)
         lanes = dataclasses.replace(plan, shape="lanes", segments=1)
         self.minimum = Lanes(minimum, lanes, trace(minimum.reduction, values, desc.index_dtype))
+        side = max(1, (1 << 20) // plan.tile_i)
+        self.slow = Block(desc, dataclasses.replace(plan, shape="block", tile_j=min(side, desc.n)), traced)
 
     def __call__(self, args: Sequence[jax.Array]) -> Flat:
+        acc, complete = self._by_groups(args)
+        return lax.cond(complete, lambda: acc, lambda: self.slow(args))
+
+    def _by_groups(self, args: Sequence[jax.Array]) -> tuple[Flat, jax.Array]:
+        """The accumulator, and whether all chosen groups held as many values as were wanted of them."""
         n, size, most = self.desc.n, self.plan.unroll, self.plan.tile_j
         groups = n // size
         columns = self.minimum.columns(args)
-        acc = self.neutral()
-        if groups >= most:
-            # Memory for the minima is bounded: j is worked through in stretches of groups.
-            def stretch(k: Any, acc: Flat) -> Flat:
-                return self.merge(acc, self._best_of(args, columns, k * most, most))
+        if self.selection.k == 1:
+            acc, complete = self._members(args, self._best_group(columns, groups))
+        else:
+            acc, complete = self.neutral(), jnp.asarray(True)
 
-            acc = lax.fori_loop(0, groups // most, stretch, acc)
-        if rest := groups % most:
-            acc = self.merge(acc, self._best_of(args, columns, groups - rest, rest))
+            def add(so_far: Any, first: Any, count: int) -> Any:
+                acc, complete = so_far
+                more, held = self._members(args, self._best_groups(columns, first, count))
+                return self.merge(acc, more), complete & held
+
+            if groups >= most:
+                # Memory for the minima is bounded: j is worked through in stretches of groups.
+                acc, complete = lax.fori_loop(
+                    0, groups // most, lambda k, so_far: add(so_far, k * most, most), (acc, complete)
+                )
+            if rest := groups % most:
+                acc, complete = add((acc, complete), groups - rest, rest)
         if n % size:
             last = jnp.arange(groups * size, n, dtype=self.desc.index_dtype)
-            together = jnp.broadcast_to(last, (self.plan.tile_i, n % size))
-            acc = self.merge(acc, self._select(args, together))
-        return acc
+            acc = self.merge(acc, self._select(args, jnp.broadcast_to(last, (self.plan.tile_i, n % size))))
+        return acc, complete
 
-    def _best_of(self, args: Sequence[jax.Array], columns: Sequence[jax.Array], first: Any, count: int) -> Flat:
-        """The accumulator of groups first, first + 1, ..., first + count - 1."""
+    def _minimum_of(self, columns: Sequence[jax.Array], group: Any) -> jax.Array:
         size, start = self.plan.unroll, jnp.zeros((), self.desc.index_dtype)
+        (minimum,) = self.minimum.chunk(columns, group * size, size, start, self.minimum.neutral())
+        return minimum.reshape(-1)
 
-        def minimum_of(g: Any) -> Flat:
-            return self.minimum.chunk(columns, (first + g) * size, size, start, self.minimum.neutral())
+    def _best_group(self, columns: Sequence[jax.Array], groups: Any) -> jax.Array:
+        """The group of the smallest minimum, (lanes, 1)."""
 
-        minima = [x.reshape(count, -1).T for x in lax.map(minimum_of, jnp.arange(count))]
-        best = self.selection.best_groups(self.minimum.traced.treedef.unflatten(minima), min(self.selection.k, count))
-        chosen = jnp.sort(best, axis=1).astype(self.desc.index_dtype) + jnp.asarray(first, self.desc.index_dtype)
-        within = jnp.arange(size, dtype=self.desc.index_dtype)
-        members = chosen[:, :, None] * size + within[None, None, :]
-        return self._select(args, members.reshape(members.shape[0], -1))
+        def step(k: Any, best: Any) -> Any:
+            # From the last to the first, so that the lowest of equals wins.
+            group = groups - 1 - k
+            minimum = apart(k, lambda: self._minimum_of(columns, group))
+            better = self.minimum.merge([best[0]], [minimum])[0]
+            return better, jnp.where(better == minimum, jnp.asarray(group, self.desc.index_dtype), best[1])
+
+        (neutral,) = self.minimum.neutral()
+        first = jnp.zeros(self.plan.tile_i, self.desc.index_dtype)
+        return lax.fori_loop(0, groups, step, (neutral.reshape(-1), first))[1][:, None]
+
+    def _best_groups(self, columns: Sequence[jax.Array], first: Any, count: int) -> jax.Array:
+        """The groups of the k smallest minima among first, first + 1, ..., first + count - 1: (lanes, k), ascending."""
+        minima = lax.map(lambda g: self._minimum_of(columns, first + g), jnp.arange(count)).T
+        best = self.selection.best_groups(minima, min(self.selection.k, count))
+        return jnp.sort(best, axis=1).astype(self.desc.index_dtype) + jnp.asarray(first, self.desc.index_dtype)
+
+    def _members(self, args: Sequence[jax.Array], chosen: jax.Array) -> tuple[Flat, jax.Array]:
+        """The accumulator of all pairs of some groups of each row, and whether it is complete."""
+        within = jnp.arange(self.plan.unroll, dtype=self.desc.index_dtype)
+        members = chosen[:, :, None] * self.plan.unroll + within[None, None, :]
+        acc = self._select(args, members.reshape(members.shape[0], -1))
+        wanted = min(self.selection.k, members[0].size)
+        return acc, jnp.all(jax.vmap(lambda a: self.selection.holds(self.unflatten(a), wanted))(acc))
 
     def _select(self, args: Sequence[jax.Array], members: jax.Array) -> Flat:
         """The accumulator of the pairs (i, members[i])."""

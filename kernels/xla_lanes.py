@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -11,9 +13,11 @@ import numpy as np
 from jax import lax
 
 from .description import Description
+from .elementary import FAR, FUNCTIONS, near_functions
 from .pairs import pad_leading
 from .reduction import TracedReduction, tree_merge
-from .scalarize import Tiles, broadcast_tile, evaluate, tiles
+from .scalarize import Arithmetic, Tiles, broadcast_tile, evaluate, tiles
+from .sharing import Replay, without
 
 Flat = list[jax.Array]  # an accumulator: one array of lanes for every feature of every leaf
 
@@ -24,6 +28,7 @@ class Lanes:
     def __init__(self, desc: Description, plan: Any, traced: TracedReduction):
         self.desc, self.plan, self.traced = desc, plan, traced
         self.shape = () if isinstance(desc.m, int) and desc.m == 1 else (plan.tile_i,)
+        self.arithmetic = Arithmetic(functions=FUNCTIONS if plan.elementary else None)
         self.sizes = [int(np.prod(a.shape)) for a in traced.acc_avals]
 
     # Accumulators: flat lists of lanes, and the arrays of tiles that jaxprs read.
@@ -38,11 +43,14 @@ class Lanes:
             for a, lo, hi in zip(self.traced.acc_avals, cuts[:-1], cuts[1:], strict=True)
         ]
 
+    def _evaluate(self, jaxpr: Any, args: Sequence[Tiles]) -> list[Tiles]:
+        return evaluate(jaxpr, args, self.arithmetic)
+
     def neutral(self) -> Flat:
-        return self._flat(evaluate(self.traced.init, []))
+        return self._flat(self._evaluate(self.traced.init, []))
 
     def merge(self, a: Sequence[jax.Array], b: Sequence[jax.Array]) -> Flat:
-        out = evaluate(self.traced.merge, [*self._tiled(a), *self._tiled(b)])
+        out = self._evaluate(self.traced.merge, [*self._tiled(a), *self._tiled(b)])
         return [jnp.asarray(broadcast_tile(t, np.shape(a[0]))) for array in out for t in array.ravel()]
 
     def select(self, keep: jax.Array, new: Flat, old: Flat) -> Flat:
@@ -50,7 +58,7 @@ class Lanes:
 
     def _outputs(self, flat: Sequence[jax.Array], shape: tuple[int, ...]) -> list[jax.Array]:
         outs = []
-        for array in evaluate(self.traced.finalize, self._tiled(flat)):
+        for array in self._evaluate(self.traced.finalize, self._tiled(flat)):
             if array.size == 0:
                 outs.append(None)
                 continue
@@ -76,12 +84,15 @@ class Lanes:
         if lanes == 1:
             return self._sweep(columns, np.zeros((), desc.index_dtype)[()])
         # j is cut into interleaved segments that run side by side and are merged by the monoid.
-        in_axes = tuple(2 if r == "j" else None for r in desc.roles)
+        in_axes = tuple(2 if r == "j" else None for r in (*desc.roles, "i", "j"))
         starts = jnp.arange(lanes, dtype=desc.index_dtype)
         return tree_merge(self.merge, jax.vmap(self._sweep, in_axes=(in_axes, 0))(tuple(columns), starts))
 
     def columns(self, args: Sequence[jax.Array]) -> list[jax.Array]:
-        """The features of every argument as the loop reads them: i (F, lanes), j (rows, F[, segments]), p (F,)."""
+        """The features of every argument as the loop reads them: i (F, lanes), j (rows, F[, segments]), p (F,).
+
+        Then what is computed before the loop: for every i, and for every j.
+        """
         desc, lanes = self.desc, self.plan.segments
         rows = -(-desc.n // lanes)
         columns: list[jax.Array] = []  # features lead, so that the lanes of one feature are contiguous
@@ -98,7 +109,26 @@ class Lanes:
             else:
                 padded = pad_leading(x.reshape(x.shape[0], features), rows * lanes - desc.n)
                 columns.append(jnp.swapaxes(padded.reshape(rows, lanes, features), 1, 2))
-        return columns
+        return [*columns, self._before(columns, "i"), self._before(columns, "j")]
+
+    def _before(self, columns: Sequence[jax.Array], role: str) -> jax.Array:
+        """The kept scalars that read no other role: for i (K, lanes), for j (rows, K[, segments])."""
+        desc, axis = self.desc, 0 if role == "i" else 1
+        places = self.plan.kept.rows if role == "i" else self.plan.kept.columns
+        own = next((c for r, c in zip(desc.roles, columns, strict=True) if r == role), jnp.zeros((1, 1)))
+        shape = tuple(n for k, n in enumerate(own.shape) if k != axis)
+        if not places:
+            return jnp.zeros((*shape[:axis], 0, *shape[axis:]))
+        args = []
+        for r, aval, c in zip(desc.roles, desc.pair.in_avals, columns, strict=True):
+            at = axis if r == role else 0
+            items = (
+                [lax.index_in_dim(c, k, at, keepdims=False) for k in range(c.shape[at])] if r in (role, "p") else None
+            )
+            args.append(tiles(aval.shape, items or [None] * math.prod(aval.shape)))
+        replay = Replay(self.arithmetic, without(desc, "j" if role == "i" else "i"))
+        evaluate(desc.pair.jaxpr, args, replay)
+        return jnp.stack([broadcast_tile(replay.computed[k], shape) for k in places], axis)
 
     def _sweep(self, columns: Sequence[jax.Array], start: Any) -> Flat:
         """Pairs start, start + segments, ...; from the last to the first (see `Reduction.fold`)."""
@@ -134,26 +164,78 @@ class Lanes:
 
     def chunk(self, columns: Sequence[jax.Array], row: Any, length: int, start: Any, acc: Flat) -> Flat:
         """Fold `length` consecutive rows of j into the accumulator."""
-        desc = self.desc
-        fixed: list[Any] = []
-        for role, aval, c in zip(desc.roles, desc.pair.in_avals, columns, strict=True):
-            if role == "j":
-                fixed.append(lax.dynamic_slice_in_dim(c, row, length))
-            else:
-                items = [lax.index_in_dim(c, k, 0, keepdims=False) for k in range(c.shape[0])]
-                fixed.append(tiles(aval.shape, items))
-        values, indices = [], []
+        fixed = self._rows(columns, row, length)
+        kept = self._kept(fixed, row, length) if length > 1 else {}
+        position = jnp.asarray(row, self.desc.index_dtype) + np.arange(length, dtype=self.desc.index_dtype)
+        index = position * np.asarray(self.plan.segments, self.desc.index_dtype) + start
+        indices = tiles((length,), [lax.index_in_dim(index, u, 0, keepdims=False) for u in range(length)])
+
+        def fold(arithmetic: Arithmetic) -> Flat:
+            values = self._values(fixed, kept, length, arithmetic)
+            return self._flat(self._evaluate(self.traced.fold(length), [*self._tiled(acc), *values, indices]))
+
+        if not self.plan.angles or length == 1:
+            return fold(self.arithmetic)
+        # Angles are small but in rare chunks: those take the long way.
+        angles: list[Any] = []
+        near = Arithmetic(functions=near_functions(angles))
+        self._values(fixed, kept, length, near)
+        largest = functools.reduce(jnp.maximum, angles)
+        return lax.cond(jnp.any(largest >= FAR), lambda: fold(self.arithmetic), lambda: fold(near))
+
+    def _values(
+        self, fixed: Sequence[Sequence[jax.Array]], kept: dict[int, jax.Array], length: int, arithmetic: Arithmetic
+    ) -> list[Tiles]:
+        """The values of `length` pairs of every lane, stacked."""
+        desc, values = self.desc, []
         for u in range(length):
             args = []
-            for role, aval, c in zip(desc.roles, desc.pair.in_avals, fixed, strict=True):
-                if role == "j":
-                    row_u = lax.index_in_dim(c, u, 0, keepdims=False)
-                    items = [lax.index_in_dim(row_u, k, 0, keepdims=False) for k in range(c.shape[1])]
-                    c = tiles(aval.shape, items)
-                args.append(c)
-            values.append(evaluate(desc.pair.jaxpr, args))
-            position = jnp.asarray(row, desc.index_dtype) + np.asarray(u, desc.index_dtype)
-            indices.append(position * np.asarray(self.plan.segments, desc.index_dtype) + start)
-        stacked = [np.stack(v) for v in zip(*values, strict=True)]
-        fold = self.traced.fold(length)
-        return self._flat(evaluate(fold, [*self._tiled(acc), *stacked, tiles((length,), indices)]))
+            for role, aval, c in zip(desc.roles, desc.pair.in_avals, fixed[:-2], strict=True):
+                own = [lax.index_in_dim(x, u, 0, keepdims=False) for x in c] if role == "j" else c
+                args.append(tiles(aval.shape, own))
+            of_j = zip(self.plan.kept.columns, fixed[-1], strict=True)
+            given = dict(zip(self.plan.kept.rows, fixed[-2], strict=True))
+            given |= {place: lax.index_in_dim(x, u, 0, keepdims=False) for place, x in [*kept.items(), *of_j]}
+            values.append(evaluate(desc.pair.jaxpr, args, Replay(arithmetic, given)))
+        return [np.stack(v) for v in zip(*values, strict=True)]
+
+    def _rows(self, columns: Sequence[jax.Array], row: Any, length: int) -> list[list[jax.Array]]:
+        """One array for each feature of each argument: lanes of i, `length` rows of j, a number of a parameter."""
+        fixed = []
+        for role, c in zip((*self.desc.roles, "i", "j"), columns, strict=True):
+            if role == "j":
+                c, axis = lax.dynamic_slice_in_dim(c, row, length), 1
+            else:
+                axis = 0
+            fixed.append([lax.index_in_dim(c, k, axis, keepdims=False) for k in range(c.shape[axis])])
+        return fixed
+
+    def _kept(self, fixed: Sequence[Sequence[jax.Array]], row: Any, length: int) -> dict[int, jax.Array]:
+        """The scalars that several results need, (length, lanes) each."""
+        desc, plan = self.desc, self.plan
+        if not plan.kept.pairs:
+            return {}
+        column = (lambda x: lax.expand_dims(x, [1])) if self.shape else (lambda x: x)
+
+        def compute() -> list[jax.Array]:
+            args = [
+                tiles(aval.shape, list(map(column, c)) if role == "j" else c)
+                for role, aval, c in zip(desc.roles, desc.pair.in_avals, fixed[:-2], strict=True)
+            ]
+            given = dict(zip(plan.kept.rows, fixed[-2], strict=True))
+            given |= dict(zip(plan.kept.columns, map(column, fixed[-1]), strict=True))
+            replay = Replay(self.arithmetic, given)
+            evaluate(desc.pair.jaxpr, args, replay)
+            return [broadcast_tile(replay.computed[k], (length, *self.shape)) for k in plan.kept.pairs]
+
+        return dict(zip(plan.kept.pairs, apart(row, compute), strict=True))
+
+
+def apart(step: Any, fn: Callable[[], Any]) -> Any:
+    """fn(), computed once, whatever reads it; `step` is a number of a loop that is not negative.
+
+    XLA on the CPU would compute it anew in the loop of every result that reads it.  A branch that only the run
+    chooses is the one wall that it respects: it removes `optimization_barrier` before it fuses.
+    """
+    nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(fn))
+    return lax.cond(step >= 0, fn, lambda: nothing)

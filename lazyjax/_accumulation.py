@@ -58,6 +58,8 @@ class _Through:
 class CompensatedSum(Sum):
     """sum_j f_ij, compensated: for every value the sum and its error."""
 
+    adds = False  # a matrix product would not compensate
+
     def init(self, values: Values) -> Any:
         return [(z, z) for z in super().init(values)]
 
@@ -121,6 +123,12 @@ class CompensatedLogSumExp(LogSumExp):
     def block(self, values: Values, indices: jax.Array, valid: jax.Array) -> Any:
         return Reduction.block(self, values, indices, valid)
 
+    def sums(self) -> Reduction:
+        return CompensatedSum()
+
+    def assemble(self, maximum: jax.Array, sums: Sequence[jax.Array]) -> Any:
+        return maximum, sums[0], jnp.zeros_like(sums[0])
+
     def finalize(self, acc: Any, values: Values) -> tuple[Any, ...]:
         total = _finite_or_zero(acc[0]) + jnp.log(_corrected(*acc[1:]))
         return (total if self.wide else total.astype(_inexact(values)),)
@@ -162,6 +170,13 @@ class CompensatedSumSoftmaxWeight(SumSoftmaxWeight):
 
     def block(self, values: Values, indices: jax.Array, valid: jax.Array) -> Any:
         return Reduction.block(self, values, indices, valid)
+
+    def sums(self) -> Reduction:
+        return CompensatedSum()
+
+    def assemble(self, maximum: jax.Array, sums: Sequence[jax.Array]) -> Any:
+        s, w = sums
+        return maximum, s, jnp.zeros_like(s), w, jnp.zeros_like(w)
 
     def finalize(self, acc: Any, values: Values) -> tuple[Any, ...]:
         m, s, ds, w, dw = acc

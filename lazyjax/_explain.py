@@ -52,18 +52,35 @@ class Explained:
         batch = f", batch {d.batch}" if d.batch else ""
         arguments = ", ".join(f"{r}{list(a.shape)}" for r, a in zip(d.roles, d.pair.in_avals, strict=True))
         flops = "not counted" if self.flops is None else f"{self.flops:.3g} ({p.operations} for each pair)"
-        tiles = dataclasses.asdict(p.tiles) if p.tiles is not None else {}
-        reason = tiles.pop("reason", "")
+        reason = getattr(p.tiles, "reason", "")
         lines = [
             f"{d.reduction}: {over}{batch}",
             f"  arguments  {arguments}",
             f"  kernel     {p.kernel} on {p.platform}" + (f" ({reason})" if reason else ""),
-            f"  tiles      {', '.join(f'{k}={v}' for k, v in tiles.items()) or 'none: all pairs at once'}",
+            *(f"  tiles      {t}" for t in _tiles(p.tiles)),
             f"  flops      {flops}",
             f"  bytes      {self.bytes:.3g} read and written; all pairs would take {self.dense_bytes:.3g}",
         ]
         lines += [f"  refused    {kernel}: {why}" for kernel, why in p.refused]
         return "\n".join(lines)
+
+
+def _tiles(tiles: Any) -> list[str]:
+    """A line for the tiles of a kernel, and one for each of its passes: what differs from the defaults."""
+    if tiles is None:
+        return ["none: all pairs at once"]
+    passes = getattr(tiles, "passes", ())
+    if passes:
+        return [f"{tiles.shape}, {k}: {line}" for k, one in enumerate(passes, 1) for line in _tiles(one)]
+    shown = {
+        f.name: getattr(tiles, f.name)
+        for f in dataclasses.fields(tiles)
+        if f.name not in ("reason", "kept") and getattr(tiles, f.name) != f.default
+    }
+    kept = getattr(tiles, "kept", None)
+    counts = {f.name: len(getattr(kept, f.name)) for f in dataclasses.fields(kept)} if kept is not None else {}
+    shown |= {f"kept_{name}": count for name, count in counts.items() if count}
+    return [", ".join(f"{k}={v}" for k, v in shown.items())]
 
 
 class Explanation(tuple[Explained, ...]):

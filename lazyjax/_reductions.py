@@ -12,7 +12,7 @@ import numpy as np
 from jax import lax
 
 from ._calculus import Call
-from .kernels import Reduction, Selection
+from .kernels import Reduction, Selection, ShiftedSum
 
 Values = Sequence[Any]
 
@@ -51,6 +51,8 @@ def _finite_or_zero(m: jax.Array) -> jax.Array:
 class Sum(Reduction):
     """sum_j f_ij, for every value and every feature on its own."""
 
+    adds = True
+
     def init(self, values: Values) -> Any:
         return [jnp.zeros(v.shape, _wide(_sum_dtype(v.dtype))) for v in values]
 
@@ -83,7 +85,7 @@ def _tangent_of_sum(values: Values, dvalues: Values) -> Values:
 
 
 @dataclasses.dataclass(frozen=True)
-class LogSumExp(Reduction):
+class LogSumExp(ShiftedSum):
     """log sum_j w_ij exp(f_ij); values (f,) or (f, w), with f a scalar (1,) where there is a weight.
 
     The running maximum m is kept beside s = sum_j w_ij exp(f_ij - m), so nothing overflows
@@ -129,6 +131,22 @@ class LogSumExp(Reduction):
         total = _finite_or_zero(m) + jnp.log(s)
         return (total if self.wide else total.astype(_inexact(values)),)
 
+    def score(self, values: Values) -> jax.Array:
+        return values[0].astype(_wide(_inexact(values)))
+
+    def maximum(self) -> Reduction:
+        return Extremum(largest=True)
+
+    def sums(self) -> Reduction:
+        return Sum()
+
+    def terms(self, values: Values, maximum: jax.Array) -> Values:
+        s = jnp.exp(self.score(values) - _finite_or_zero(maximum))
+        return [s * values[1].astype(s.dtype) if len(values) == 2 else s]
+
+    def assemble(self, maximum: jax.Array, sums: Sequence[jax.Array]) -> Any:
+        return maximum, sums[0]
+
     def tangent(self, call: Call) -> tuple[Sequence[Any], Sequence[Any]]:
         (total,) = call.reduce(LogSumExp(wide=True))
         (dtotal,) = call.sum(Sum(), _tangent_of_logsumexp, total)
@@ -165,7 +183,7 @@ def _tangent_of_logsumexp(values: Values, dvalues: Values, total: jax.Array) -> 
 
 
 @dataclasses.dataclass(frozen=True)
-class SumSoftmaxWeight(Reduction):
+class SumSoftmaxWeight(ShiftedSum):
     """sum_j softmax_j(f_ij) w_ij, and with `normalizer=True` also log sum_j exp(f_ij); values (f, w), f scalar (1,).
 
     A row with nothing to weigh (no pairs, or f = -inf everywhere) gives 0.
@@ -209,6 +227,22 @@ class SumSoftmaxWeight(Reduction):
             return out, _finite_or_zero(m) + jnp.log(s)
         return (out.astype(_inexact(values)),)
 
+    def score(self, values: Values) -> jax.Array:
+        return values[0].astype(_wide(_inexact(values)))
+
+    def maximum(self) -> Reduction:
+        return Extremum(largest=True)
+
+    def sums(self) -> Reduction:
+        return Sum()
+
+    def terms(self, values: Values, maximum: jax.Array) -> Values:
+        s = jnp.exp(self.score(values) - _finite_or_zero(maximum))
+        return [s, s * values[1].astype(s.dtype)]
+
+    def assemble(self, maximum: jax.Array, sums: Sequence[jax.Array]) -> Any:
+        return maximum, *sums
+
     def tangent(self, call: Call) -> tuple[Sequence[Any], Sequence[Any]]:
         out, total = call.reduce(SumSoftmaxWeight(normalizer=True))
         dout, dtotal = call.sum(Sum(), _tangent_of_softmax, out, total)
@@ -233,7 +267,7 @@ def _select_results(wanted: Wanted, value: Any, index: Any) -> tuple[Any, ...]:
 
 
 @dataclasses.dataclass(frozen=True)
-class Extremum(Reduction):
+class Extremum(Selection):
     """min_j f_ij (or max), the index where it is reached, or both, for every feature on its own.
 
     NaN is skipped; ties take the lowest index; with nothing to choose from, inf (-inf for max) and -1.
@@ -243,6 +277,16 @@ class Extremum(Reduction):
     wanted: Wanted = "value"
 
     rounds = False
+    k = 1
+
+    def group_reduction(self) -> Reduction | None:
+        return None if self.wanted == "value" else Extremum(self.largest)
+
+    def best_groups(self, values: jax.Array, k: int) -> jax.Array:
+        return (jnp.argmax if self.largest else jnp.argmin)(values, axis=-1, keepdims=True)
+
+    def holds(self, acc: Any, count: int) -> jax.Array:
+        return jnp.all(acc[-1] >= 0)
 
     def _better(self, a: Any, b: Any) -> Any:
         return a > b if self.largest else a < b
@@ -308,12 +352,15 @@ class KSmallest(Selection):
     def _turned(self, v: Any) -> Any:
         return _negate(v) if self.largest else v
 
-    def group_reduction(self) -> Reduction:
-        return Extremum(self.largest, "both")
+    def group_reduction(self) -> Reduction | None:
+        return Extremum(self.largest)
 
-    def best_groups(self, acc: Any, k: int) -> jax.Array:
-        value, index = acc
-        return lax.top_k(_negate(_ordered(self._turned(value), index < 0)), k)[1]
+    def best_groups(self, values: jax.Array, k: int) -> jax.Array:
+        values = self._turned(values.astype(jnp.int32) if values.dtype == bool else values)
+        return lax.top_k(_negate(values), k)[1]
+
+    def holds(self, acc: Any, count: int) -> jax.Array:
+        return jnp.all(acc[1][:count] >= 0)
 
     def init(self, values: Values) -> Any:
         (v,) = values

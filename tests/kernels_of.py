@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import pytest
 from jax.extend.core import Literal
 
-from lazyjax.kernels import Description, Selection, dense, pallas_triton, xla
+from lazyjax.kernels import Description, Selection, dense, pallas_triton, planner, xla
 from lazyjax.kernels.planner import XlaPlan
 
 Run = Callable[[Description, Sequence[jax.Array]], Sequence[jax.Array]]
@@ -53,9 +55,24 @@ def on_pallas(block_i: int, block_j: int) -> Run:
 
 def on_groups(desc: Description, args: Sequence[jax.Array]) -> Sequence[jax.Array]:
     """Group minima for selections of scalar values, where the planner may choose them; lanes for the rest."""
-    selects = isinstance(desc.reduction, Selection) and all(v.size == 1 for v in desc.pair.out_avals)
+    reduction = desc.reduction
+    selects = isinstance(reduction, Selection) and reduction.group_reduction() is not None
+    selects = selects and all(v.size == 1 for v in desc.pair.out_avals)
     plan = XlaPlan("groups", tile_i=16, tile_j=5, unroll=4, problems=1) if selects else XlaPlan("lanes", tile_i=16)
     return xla.lower(desc, plan)(*args)
+
+
+def on_planned(desc: Description, args: Sequence[jax.Array]) -> Sequence[jax.Array]:
+    """What the planner would do for many pairs (computing first what is shared, two passes), in small tiles."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(planner, "LARGE", 0)
+        plan = planner.plan_xla(desc, planner.operations(desc), "cpu")
+    return xla.lower(desc, _small(plan))(*args)
+
+
+def _small(plan: XlaPlan) -> XlaPlan:
+    tiles = {} if plan.shape == "block" else {"unroll": 4}
+    return dataclasses.replace(plan, tile_i=16, group=3, passes=tuple(map(_small, plan.passes)), **tiles)
 
 
 RUNS: dict[str, Run] = {
@@ -66,5 +83,6 @@ RUNS: dict[str, Run] = {
     "block": on_xla(XlaPlan("block", tile_i=16, tile_j=8, problems=1)),
     "block, whole": on_xla(XlaPlan("block", tile_i=64, tile_j=64)),
     "groups": on_groups,
+    "as planned for many pairs": on_planned,
     "pallas-triton, interpreted": on_pallas(16, 32),
 }

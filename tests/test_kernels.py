@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from lazyjax import LazyTensor, Vj
+
 from .cases import CASES, Case, arguments
 from .kernels_of import RUNS, run_on
 
@@ -27,7 +29,7 @@ def _programs(f: Any, smooth: bool) -> Any:
 
 
 # The other shapes of the tiled loop differ in how they walk, which values alone show.
-WITH_GRADIENTS = ("lanes", "block", "pallas-triton, interpreted")
+WITH_GRADIENTS = ("lanes", "block", "as planned for many pairs", "pallas-triton, interpreted")
 
 
 @pytest.mark.parametrize("kernel", RUNS)
@@ -60,3 +62,20 @@ def test_groups_that_fill_a_stretch_exactly(n: int) -> None:
     case = next(c for c in CASES if c.name == "argKmin")
     args = arguments(5, n)
     np.testing.assert_array_equal(run_on(case.ours, RUNS["groups"], *args), case.dense(*args))
+
+
+@pytest.mark.parametrize("method", ["argmin", "argKmin"])
+def test_groups_of_nothing_but_nan(method: str) -> None:
+    """They look as if they held infinity: the indices of the infinite values must be found all the same."""
+    values = np.full(43, np.inf)
+    values[:9] = np.nan  # two groups of four
+    values[[20, 30]] = np.nan
+    y = jnp.asarray(np.stack([values, np.full(43, np.nan), np.where(np.arange(43) == 25, 1.0, values)])[..., None])
+
+    def ours(y: jax.Array) -> jax.Array:
+        K = LazyTensor(jnp.zeros((5, 1, 1))) + Vj(y)
+        return K.argmin(axis="j") if method == "argmin" else K.argKmin(3, axis="j")
+
+    got = run_on(ours, RUNS["groups"], y)
+    want = {"argmin": [[9], [-1], [25]], "argKmin": [[9, 10, 11], [-1, -1, -1], [25, 9, 10]]}[method]
+    np.testing.assert_array_equal(got, np.broadcast_to(np.asarray(want)[:, None], got.shape))

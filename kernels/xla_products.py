@@ -1,0 +1,52 @@
+"""Sums whose terms are one weight of a pair times several numbers of j: a chunk of weights, then a matrix product.
+
+K @ b with several columns, for instance, and its gradients with respect to b: the weight is computed once for all
+columns, and XLA's matrix product takes the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from .scalarize import broadcast_tile, tiles
+from .sharing import coefficients
+from .xla_lanes import Flat, Lanes
+
+
+class Products(Lanes):
+    """As `Lanes`, for a reduction that `adds`; an accumulator is one array (results, lanes)."""
+
+    def neutral(self) -> Flat:
+        return [jnp.zeros((sum(self.sizes), *self.shape), self.traced.acc_avals[0].dtype)]
+
+    def merge(self, a: Sequence[jax.Array], b: Sequence[jax.Array]) -> Flat:
+        return [x + y for x, y in zip(a, b, strict=True)]
+
+    def _outputs(self, flat: Sequence[jax.Array], shape: tuple[int, ...]) -> list[jax.Array]:
+        return super()._outputs(list(flat[0]), shape)
+
+    def finalize_over_i(self, flat: Flat) -> list[jax.Array]:
+        return self._outputs([flat[0].sum(1)] if self.shape else flat, ())
+
+    def chunk(self, columns: Sequence[jax.Array], row: Any, length: int, start: Any, acc: Flat) -> Flat:
+        desc = self.desc
+        fixed = self._rows(columns, row, length)
+        ((place, weights),) = self._kept(fixed, row, length).items()
+        args = [
+            tiles(aval.shape, [None] * len(c) if role == "i" else c)
+            for role, aval, c in zip(desc.roles, desc.pair.in_avals, fixed[:-2], strict=True)
+        ]
+        given = dict(zip(self.plan.kept.columns, fixed[-1], strict=True))
+        dtype = acc[0].dtype
+        numbers = coefficients(desc, place, args, given, self.arithmetic)
+        matrix = jnp.stack([broadcast_tile(lax.convert_element_type(c, dtype), (length,)) for c in numbers])
+        product = lax.dot_general(
+            matrix, weights.astype(dtype), (((1,), (0,)), ((), ())), precision=lax.Precision.HIGHEST
+        )
+        return [acc[0] + product.astype(np.dtype(dtype))]

@@ -50,9 +50,11 @@ def flat(x: Any) -> jax.Array:
 
 
 def floating(x: Any) -> jax.Array:
-    """Integers and booleans as floats, as jnp does before sqrt or exp."""
+    """Integers and booleans as floats, as jnp does before sqrt or exp: int32 is float32, with and without x64."""
     x = jnp.asarray(x)
-    return x if jnp.issubdtype(x.dtype, jnp.inexact) else x.astype(jnp.result_type(float))
+    if jnp.issubdtype(x.dtype, jnp.inexact):
+        return x
+    return x.astype(jax.eval_shape(jnp.sqrt, jax.ShapeDtypeStruct((), x.dtype)).dtype)
 
 
 def cut(x: jax.Array, axis: int, start: int, stop: int, step: int) -> jax.Array:

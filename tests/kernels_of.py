@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import pytest
 from jax.extend.core import Literal
 
@@ -25,7 +26,7 @@ def run_on(f: Callable[..., Any], run: Run, *args: jax.Array) -> Any:
 
 def _evaluate(jaxpr: Any, consts: Any, args: Any, run: Run) -> list[Any]:
     env = dict(zip(jaxpr.constvars, consts, strict=True)) | dict(zip(jaxpr.invars, args, strict=True))
-    read = lambda v: v.val if isinstance(v, Literal) else env[v]  # noqa: E731
+    read = lambda v: jnp.asarray(v.val, v.aval.dtype) if isinstance(v, Literal) else env[v]  # noqa: E731
     for eqn in jaxpr.eqns:
         values = [read(v) for v in eqn.invars]
         inner = eqn.params.get("jaxpr")

@@ -1,0 +1,171 @@
+"""What KeOps 2.3 gets wrong or refuses, one test each, and what is expected instead. Block-sparse ranges and the linear
+solver have tests of their own."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lazyjax import Genred, Pm, Vi, Vj
+
+from .cases import SMOOTH, arguments
+from .dense import close, derivatives_agree, normal, sqdists, uniform
+
+M, N, D = 4, 5, 3
+x, y = normal(0, M, D), normal(1, N, D)
+
+
+def test_constants_are_exact_in_float64():
+    d = uniform(2, M, 1, low=0.5, high=2.0)
+    close((Vi(x) / 3).sum(axis=1), x / 3, 1e-15)
+    close((Vi(d) ** 1.5).sum(axis=1), d * np.sqrt(d), 1e-15)
+    close(Genred("RatCst(1, 3) * x", ["x = Vi(3)"], axis=1)(x), x / 3, 1e-15)
+
+
+def test_gradient_of_ifelse_with_a_vector_condition_before_a_linear_map():
+    def ours(x, y):
+        a, b = Vi(x), Vj(y)
+        return (a - b).ifelse(a * b, b.sin()).sum(-1).sum(axis=1)
+
+    def dense(x, y):
+        a, b = x[:, None], y[None]
+        return jnp.where(a - b >= 0, a * b, jnp.sin(b)).sum((1, 2))[:, None]
+
+    for argument in (0, 1):
+        slope = jax.grad(lambda *v: (ours(*v) ** 2).sum(), argument)
+        close(slope(x, y), jax.grad(lambda *v: (dense(*v) ** 2).sum(), argument)(x, y))
+
+
+@pytest.mark.parametrize("name", ["power", "atan2", "ifelse"])
+def test_gradient_of_a_scalar_that_broadcasts(name):
+    s = uniform(3, N, 1, low=0.5, high=2.0)
+    lazy = {
+        "power": lambda a, b: (a * a + 1) ** b,
+        "atan2": lambda a, b: a.atan2(b),
+        "ifelse": lambda a, b: a.ifelse(b, -b),
+    }
+    plain = {
+        "power": lambda a, b: (a * a + 1) ** b,
+        "atan2": jnp.arctan2,
+        "ifelse": lambda a, b: jnp.where(a >= 0, b, -b),
+    }
+
+    def ours(s):
+        return (lazy[name](Vi(x), Vj(s)).sum(axis=1) ** 2).sum()
+
+    def dense(s):
+        return (plain[name](x[:, None], s[None]).sum(1) ** 2).sum()
+
+    slope = jax.grad(ours)(s)
+    assert slope.shape == s.shape
+    close(slope, jax.grad(dense)(s))
+    v = Vj(s)
+    assert lazy[name](Vi(x), v).grad(v, 1)._shape == (M, N, 1)
+
+
+def test_zero_times_a_variable_keeps_its_axis():
+    close((Vi(x) + 0 * Vj(y)).sum(axis=1), N * x)
+    close((Vi(x) + Vj(y) * 0.0).sum(axis=1), N * x)
+    close(Genred("x + 0 * y", ["x = Vi(3)", "y = Vj(3)"], axis=1)(x, y), N * x)
+
+
+def test_complex_arithmetic_and_its_forward_mode():
+    u = x + 1j * normal(5, M, D)
+    z = Vi(u)
+    lazy = [z * 2, z**2, 1 / z, z.cos(), z.log(), z.sqrt()]
+    dense = [u * 2, u * u, 1 / u, np.cos(u), np.log(u), np.sqrt(u)]
+    slopes = [2 + 0 * u, 2 * u, -1 / (u * u), -np.sin(u), 1 / u, 0.5 / np.sqrt(u)]
+    for got, value, slope in zip(lazy, dense, slopes, strict=True):
+        close(got.sum(axis=1), value)
+        close(got.diff(z, 1).sum(axis=1), slope)
+        close(jax.jvp(lambda z, got=got: _with(got, z).sum(axis=1), (u,), (np.ones_like(u),))[1], slope)
+
+
+def _with(tensor, data):
+    """The formula on other data."""
+    leaves, structure = jax.tree.flatten(tensor)
+    return jax.tree.unflatten(structure, [data if np.shape(leaf) == np.shape(data) else leaf for leaf in leaves])
+
+
+FORWARD = {
+    "ifelse": lambda a, b: (a - b).ifelse(a, b).sum(-1),
+    "matvecmult": lambda a, b: a.tensorprod(b).matvecmult(a).sum(-1),
+    "vecmatmult": lambda a, b: b.vecmatmult(a.tensorprod(a)).sum(-1),
+    "tensorprod": lambda a, b: a.tensorprod(b).sin().sum(-1),
+    "tensordot": lambda a, b: a.tensorprod(a).keops_tensordot(b, (D, D), (D,), (1,), (0,)).sum(-1),
+    "norm2": lambda a, b: (a - b).norm2() * a.sum(-1),
+}
+
+
+@pytest.mark.parametrize("name", FORWARD)
+def test_forward_mode_and_laplacians_of_every_operation(name):
+    derivatives_agree(lambda x, y: FORWARD[name](Vi(x), Vj(y)).sum(axis=1), (x, y))
+    a, b = Vi(x), Vj(y)
+    hessian = jax.hessian(lambda row: FORWARD[name](Vi(row[None]), Vj(y)).sum(axis=1)[0, 0])
+    expected = jax.vmap(lambda row: jnp.trace(hessian(row)))(jnp.asarray(x))
+    close(FORWARD[name](a, b).laplacian(a).sum(axis=1)[:, 0], expected)
+
+
+@pytest.mark.parametrize("name", ["min", "max", "Kmin"])
+def test_gradients_of_extrema(name):
+    def dense(x):
+        d = jnp.sort(((x[:, None] - y) ** 2).sum(-1), axis=1)
+        return (d[:, :2] if name == "Kmin" else d[:, :1] if name == "min" else d[:, -1:]).sum()
+
+    def ours(x):
+        K = Vi(x).sqdist(Vj(y))
+        return (K.Kmin(2, axis=1) if name == "Kmin" else getattr(K, name)(axis=1)).sum()
+
+    close(jax.grad(ours)(x), jax.grad(dense)(x))
+
+
+def test_a_batched_product_with_a_vector_keeps_the_batch():
+    xs, v = np.stack([x, 2 * x]), normal(6, N)
+    K = (-Vi(xs).sqdist(Vj(y))).exp()
+    close(K @ v, np.exp(-sqdists(xs, y)) @ v)
+
+
+def test_more_neighbours_than_there_are():
+    K = Vi(x).sqdist(Vj(y))
+    value, index = K.Kmin_argKmin(N + 2, axis=1)
+    np.testing.assert_array_equal(index[:, N:], -1)
+    assert np.all(np.isinf(value[:, N:]))
+    np.testing.assert_array_equal(index[:, :N], np.argsort(sqdists(x, y), 1))
+
+
+def test_logsumexp_of_minus_infinity():
+    nothing = (Vi(x[:, :1]) * 0 + Vj(np.full((N, 1), -np.inf))).logsumexp(axis=1)
+    np.testing.assert_array_equal(nothing, np.full((M, 1), -np.inf))
+
+
+def test_wrong_sized_arrays_are_refused():
+    f = Genred("Exp(-SqDist(x, y)) * b", ["x = Vi(3)", "y = Vj(3)", "b = Vj(1)"], axis=1)
+    ones = np.ones((N, 1))
+    for arrays in ((x, y[:-1], ones), (x, y, ones[:-1]), (x[:, :2], y, ones), (x, y, np.ones((N, 2)))):
+        with pytest.raises(ValueError, match=r"Genred|this formula"):
+            f(*arrays)
+    with pytest.raises(ValueError, match="this formula: the j-variables"):
+        (Vi(0, 3) * Vj(1, 3) * Vj(2, 1)).sum(axis=1)(x, y, ones[:-1])
+
+
+def test_views_of_the_pairs():
+    K, G = (-Vi(x).sqdist(Vj(y))).exp(), np.exp(-sqdists(x, y))
+    close(K.dense(), G)
+    close(K[1:3, :].dense(), G[1:3])
+    close((-Vi(x).sqdist(Vj(x))).exp().diagonal(), np.ones(M))
+    close(K.at_pairs(np.array([0, 3]), np.array([4, 1])), G[[0, 3], [4, 1]])
+
+
+@pytest.mark.parametrize("case", SMOOTH[:3], ids=str)
+def test_second_derivatives_are_not_zero(case):
+    # Every operation and every reduction: tests/test_operations.py, tests/test_transformations.py.
+    args = arguments()
+    second = jax.hessian(lambda x: (case.ours(x, *args[1:]) ** 2).sum())(args[0])
+    close(second, jax.hessian(lambda x: (case.dense(x, *args[1:]) ** 2).sum())(args[0]))
+    assert np.abs(second).max() > 1e-3
+
+
+def test_parameters_have_gradients_of_their_own_size():
+    p = np.asarray([0.7])
+    slope = jax.grad(lambda p: (Pm(p) * Vi(x).sqdist(Vj(y))).sum(axis=1).sum())(p)
+    close(slope, [sqdists(x, y).sum()])

@@ -70,11 +70,12 @@ FAR = float(1 << 15)
 
 def _near_quadrants(x: Any) -> tuple[Any, Any]:
     """k and r with x = k pi / 2 + r, |r| <= pi / 4, for |x| < FAR."""
-    k = lax.round(x * _f(2 / np.pi), lax.RoundingMethod.TO_NEAREST_EVEN)
+    k = _bits(x * _f(2 / np.pi) + _f(_SHIFT)) - _bits_of(_f(_SHIFT))  # rounded; XLA's own conversion checks bounds
+    number = lax.convert_element_type(k, np.float32)
     r = x
     for part in _HALF_PI:
-        r = r - k * _f(part)
-    return lax.convert_element_type(k, np.int32), r
+        r = r - number * _f(part)
+    return k, r
 
 
 def _quadrants(x: Any) -> tuple[Any, Any]:

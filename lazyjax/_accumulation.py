@@ -217,6 +217,10 @@ class Accumulated(Reduction):
     def rounds(self) -> bool:  # type: ignore[override]
         return not self.direct and self.inner.rounds
 
+    @property
+    def adds(self) -> bool:  # type: ignore[override]
+        return not self.direct and self.inner.adds
+
     def _avals(self, values: Values) -> list[Any]:
         return [jax.ShapeDtypeStruct(v.shape, _at_least(v.dtype, self.dtype)) for v in values]
 

@@ -197,7 +197,7 @@ def _chosen(entry: Any, size: Any, role: str) -> _Chosen | None:
             f"{name}: got {entry}, which would drop the {role} axis, but a LazyTensor has both. Keep it with {one}, or "
             "look single values up with K.at_pairs(i, j)."
         )
-    array = entry if hasattr(entry, "dtype") else np.asarray(entry)
+    array: Any = entry if hasattr(entry, "dtype") else np.asarray(entry)
     if array.dtype == bool:
         if isinstance(array, Tracer):
             raise TypeError(

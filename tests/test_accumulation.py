@@ -141,6 +141,29 @@ def test_dtype_of_the_accumulator():
             np.testing.assert_allclose(a.astype(float), b, rtol=8 * eps, atol=8 * eps)
 
 
+@pytest.mark.parametrize("options", [KAHAN, DOUBLE], ids=str)
+def test_large_problems(options):
+    """Many rows and long sums take other ways through the kernels: a pass for the maximum, matrix products."""
+    c = jnp.asarray(np.tile(CANCELLING, (6, 1)))
+    rows = jnp.ones((1024, 1), jnp.float32)
+    total = 6 * CANCELLING.astype(float).sum()
+    sign = np.float32(np.sign(total))
+
+    @jax.jit
+    def every(rows: Any, c: Any) -> Any:
+        ones = Vi(rows) * Vj(jnp.ones_like(c))
+        columns = jnp.concatenate([c, c, c, c], 1)
+        return {
+            "columns": ones.matvec(columns, **options),
+            "softmax": c.shape[0] * (0 * ones).sumsoftmaxweight(Vj(columns), axis=1, **options),
+            "logsumexp": sign * jnp.exp((0 * ones).logsumexp(axis=1, weight=Vj(sign * c), **options)),
+            "gradient": jax.grad(lambda r: (Vi(r) * Vj(jnp.ones_like(c))).matvec(columns, **options).sum() / 4)(rows),
+        }
+
+    for name, value in every(rows, c).items():
+        np.testing.assert_allclose(np.asarray(value, float), total, rtol=3e-6, err_msg=name)
+
+
 # Derivatives of compensated reductions.
 
 

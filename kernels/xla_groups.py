@@ -41,7 +41,7 @@ class Groups(Block):
         values = tuple((v.shape, v.dtype) for v in desc.pair.out_avals)
         lanes = dataclasses.replace(plan, shape="lanes", segments=1)
         self.minimum = Lanes(minimum, lanes, trace(minimum.reduction, values, desc.index_dtype))
-        side = max(1, (1 << 20) // plan.tile_i)
+        side = max(1, (1 << 18) // plan.tile_i)
         self.slow = Block(desc, dataclasses.replace(plan, shape="block", tile_j=min(side, desc.n)), traced)
 
     def __call__(self, args: Sequence[jax.Array]) -> Flat:
@@ -122,5 +122,5 @@ class Groups(Block):
             values = over_j(gathered)
             return self.accumulate(values, indices, jnp.ones(indices.shape, bool))
 
-        together = max(1, (1 << 18) // members.shape[1])
+        together = max(1, (1 << 16) // members.shape[1])
         return lax.map(row, ([args[k] for k in own], members), batch_size=min(together, members.shape[0]))

@@ -66,27 +66,30 @@ _HALF_PI = [1.5703125, 0.0004825592041015625, 1.2665987014770508e-06, 9.92093579
 
 # Where the first words of pi / 2 stop being enough.
 FAR = float(1 << 15)
+# The number of quarter turns that are added to the angle: cos(x) = sin(x + pi / 2).
+_SIN, _COS = 0, 1
 
 
-def _near_quadrants(x: Any) -> tuple[Any, Any]:
-    """k and r with x = k pi / 2 + r, |r| <= pi / 4, for |x| < FAR."""
-    k = _bits(x * _f(2 / np.pi) + _f(_SHIFT)) - _bits_of(_f(_SHIFT))  # rounded; XLA's own conversion checks bounds
-    number = lax.convert_element_type(k, np.float32)
+def _near_turns(x: Any, quarter: int) -> tuple[Any, Any]:
+    """k and r with x + quarter pi / 2 = k pi + r, |r| <= pi / 2, for |x| < FAR."""
+    half_turns = (x + _f(quarter * np.pi / 2) if quarter else x) * _f(1 / np.pi)
+    k = _bits(half_turns + _f(_SHIFT)) - _bits_of(_f(_SHIFT))  # rounded; XLA's own conversion checks bounds
+    number = lax.convert_element_type(lax.shift_left(k, np.int32(1)) - np.int32(quarter), np.float32)
     r = x
     for part in _HALF_PI:
         r = r - number * _f(part)
     return k, r
 
 
-def _quadrants(x: Any) -> tuple[Any, Any]:
-    """k and r with x = k pi / 2 + r modulo 2 pi, |r| <= pi / 4."""
-    near_k, near_r = _near_quadrants(x)
-    far_k, far_r = _far_quadrants(x)
+def _turns(x: Any, quarter: int) -> tuple[Any, Any]:
+    """k and r with x + quarter pi / 2 = k pi + r modulo 2 pi, |r| <= pi / 2."""
+    near_k, near_r = _near_turns(x, quarter)
+    far_k, far_r = _far_turns(x, quarter)
     near = lax.abs(x) < _f(FAR)
     return _where(near, near_k, far_k), _where(near, near_r, far_r)
 
 
-def _far_quadrants(x: Any) -> tuple[Any, Any]:
+def _far_turns(x: Any, quarter: int) -> tuple[Any, Any]:
     """The same for large |x|: the bits of x / (pi / 2) around the point alone (Payne & Hanek, SIGNUM 18, 1983).
 
     x = mantissa * 2^shift; only two words of 2 / pi matter, those around 2^-shift: higher ones give multiples of 4.
@@ -114,61 +117,48 @@ def _far_quadrants(x: Any) -> tuple[Any, Any]:
     # mantissa * (high + low / 2^32) modulo 2^32, the second product rounded: an error of 2 in 2^30.
     fraction = lax.convert_element_type(lax.shift_right_logical(low, np.int32(8)), np.float32)
     carried = lax.convert_element_type(mantissa, np.float32) * (fraction * _f(2.0**-24))
-    product = mantissa * high + lax.convert_element_type(carried, np.int32)
-    k = lax.shift_right_arithmetic(product + np.int32(1 << 29), np.int32(30))
-    rest = lax.convert_element_type(product - lax.shift_left(k, np.int32(30)), np.float32)
-    r = rest * _f(np.pi / 2 / 2**30)
-    negative = x < _f(0)
-    nan = x - x  # infinity has no sine
-    return _where(negative, -k, k), _where(negative, -r, r) + nan
+    product = mantissa * high + lax.convert_element_type(carried, np.int32)  # a whole turn is 2^32
+    product = product + np.int32(quarter << 30)
+    k = lax.shift_right_logical(product + np.int32(1 << 30), np.int32(31))
+    rest = lax.convert_element_type(product - lax.shift_left(k, np.int32(31)), np.float32)
+    r = rest * _f(np.pi / 2**31)
+    r = r if quarter else _where(x < _f(0), -r, r)
+    return k, r + (x - x)  # infinity has no sine
 
 
 def _broadcast(x: Any, shape: tuple[int, ...]) -> Any:
     return x if np.shape(x) == shape else lax.broadcast(x, shape)
 
 
-def _sin_cos_of(r: Any) -> tuple[Any, Any]:
-    """sin and cos for |r| <= pi / 4: the polynomials of Cephes' sinf and cosf (S. Moshier, 1992)."""
+# (sin(r) / r - 1) / r^2 in r^2, for |r| <= pi / 2: interpolation in Chebyshev nodes, error 2e-8.
+_SINE = [2.6345197e-06, -0.00019822667, 0.008333242, -0.16666666]
+
+Turns = Callable[[Any, int], tuple[Any, Any]]
+
+
+def _sine(x: Any, quarter: int, turns: Turns) -> Any:
+    k, r = turns(x, quarter)
     z = r * r
-    sin = r + r * z * _polynomial(z, [-1.9515295891e-4, 8.3321608736e-3, -1.6666654611e-1])
-    cos = _polynomial(z, [2.443315711809948e-5, -1.388731625493765e-3, 4.166664568298827e-2])
-    return sin, (cos * z - _f(0.5)) * z + _f(1)
+    value = r + r * z * _polynomial(z, _SINE)
+    return _bits(lax.bitwise_xor(_bits(value), lax.shift_left(k, np.int32(31))), np.float32)
 
 
-def _turned(k: Any, even: Any, odd: Any) -> Any:
-    """`even` or `odd` by the last bit of k, with the sign of its second last."""
-    value = _where(lax.bitwise_and(k, np.int32(1)) == np.int32(0), even, odd)
-    sign = lax.shift_left(lax.bitwise_and(k, np.int32(2)), np.int32(30))
-    return _bits(lax.bitwise_xor(_bits(value), sign), np.float32)
+def sin(x: Any, turns: Turns = _turns) -> Any:
+    return _sine(x, _SIN, turns)
 
 
-Quadrants = Callable[[Any], tuple[Any, Any]]
+def cos(x: Any, turns: Turns = _turns) -> Any:
+    return _sine(x, _COS, turns)
 
 
-def sin(x: Any, quadrants: Quadrants = _quadrants) -> Any:
-    k, r = quadrants(x)
-    s, c = _sin_cos_of(r)
-    return _turned(k, s, c)
+def tan(x: Any, turns: Turns = _turns) -> Any:
+    return _sine(x, _SIN, turns) / _sine(x, _COS, turns)
 
 
-def cos(x: Any, quadrants: Quadrants = _quadrants) -> Any:
-    k, r = quadrants(x)
-    s, c = _sin_cos_of(r)
-    return _turned(k + np.int32(1), s, c)
-
-
-def tan(x: Any, quadrants: Quadrants = _quadrants) -> Any:
-    k, r = quadrants(x)
-    s, c = _sin_cos_of(r)
-    return _turned(k, s, c) / _turned(k + np.int32(1), s, c)
-
-
-def complex_exp(z: Any, quadrants: Quadrants = _quadrants) -> Any:
+def complex_exp(z: Any, turns: Turns = _turns) -> Any:
     """exp(a + ib) = exp(a) (cos b + i sin b)."""
-    k, r = quadrants(lax.imag(z))
-    s, c = _sin_cos_of(r)
-    scale = exp(lax.real(z))
-    return lax.complex(scale * _turned(k + np.int32(1), s, c), scale * _turned(k, s, c))
+    angle, scale = lax.imag(z), exp(lax.real(z))
+    return lax.complex(scale * _sine(angle, _COS, turns), scale * _sine(angle, _SIN, turns))
 
 
 Functions = dict[tuple[str, np.dtype], Callable[..., Any]]  # by primitive and dtype of the result
@@ -188,13 +178,13 @@ def near_functions(angles: list[Any]) -> Functions:
     def near(fn: Callable[..., Any]) -> Callable[..., Any]:
         def call(x: Any) -> Any:
             angles.append(lax.abs(lax.imag(x) if np.issubdtype(x.dtype, np.complexfloating) else x))
-            return fn(x, _near_quadrants)
+            return fn(x, _near_turns)
 
         return call
 
     return {**FUNCTIONS, **{key: near(fn) for key, fn in _TURNING.items()}}
 
 
-def turns(names: Iterable[tuple[str, np.dtype]]) -> bool:
-    """Whether any of these primitives takes an angle."""
+def takes_angles(names: Iterable[tuple[str, np.dtype]]) -> bool:
+    """Whether any of these primitives, each with the dtype of its result, takes an angle."""
     return any(name in _TURNING for name in names)

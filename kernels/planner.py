@@ -173,7 +173,7 @@ def _lanes(desc: Description, platform: str, large: bool) -> XlaPlan:
             shape, unroll = "products", _power_of_two(max(1, n // segments), 1, 64)
     alone = together < 2 or not desc.batch  # a branch of vectorised problems would take both ways
     angles = platform == "cpu" and large and segments == 1 and alone and shape == "lanes"
-    angles = angles and elementary.turns(scalarize.primitives(desc.pair.jaxpr))
+    angles = angles and elementary.takes_angles(scalarize.primitives(desc.pair.jaxpr))
     group = max(1, 4096 // unroll) if desc.reduction.rounds else np.iinfo(np.int32).max
     return XlaPlan(
         shape, tile, unroll=unroll, segments=segments, group=int(group), problems=together, kept=shared.kept,

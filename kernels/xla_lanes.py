@@ -180,7 +180,8 @@ class Lanes:
         angles: list[Any] = []
         near = Arithmetic(functions=near_functions(angles))
         self._values(fixed, kept, length, near)
-        largest = functools.reduce(jnp.maximum, angles)
+        # A selection, for jnp.maximum hands NaN on, which takes more instructions; NaN angles take either way.
+        largest = functools.reduce(lambda a, b: jnp.where(a > b, a, b), angles)
         return lax.cond(jnp.any(largest >= FAR), lambda: fold(self.arithmetic), lambda: fold(near))
 
     def _values(

@@ -29,7 +29,8 @@ def arguments(m: int = M, n: int = N, seed: int = 0) -> tuple[jax.Array, ...]:
 class Case:
     """ours and dense: functions of (x, y, b, s) with equal results.
 
-    smooth: results have derivatives; passes: how many reductions of the primitive the value takes.
+    smooth: results have derivatives; passes: how many reductions of the primitive the value takes; costly: compiling
+    its higher derivatives takes so long that only Hessian-vector products are tested here, and the rest elsewhere.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Case:
     dense: Callable[..., Any]
     smooth: bool = True
     passes: int = 1
+    costly: bool = False
 
     def __str__(self) -> str:
         return self.name
@@ -203,6 +205,7 @@ CASES = [
         "prod",  # of factors near 1: what is nonlinear in a product of 1e20 has no digit right
         lambda x, y, b, s: (1 + 0.1 * lazy_distance(x, y, s).sin()).prod(axis=1),
         lambda x, y, b, s: (1 + 0.1 * jnp.sin(distance(x, y, s))).prod(1)[:, None],
+        costly=True,
     ),
     Case(
         "var",

@@ -339,7 +339,8 @@ def test_random_formulas(tree, reduction, axis, seed):
     arrays = [rng.uniform(-1.7, 1.7, v.shape()).astype(v.dtype) for v in variables]
     exact = [a.astype(float) for a in arrays]
     batch = np.broadcast_shapes(*(v.batch for v in variables))
-    short = any(v.dtype != "float64" for v in variables)  # functions of int32 are float32 in JAX
+    # What is float32 somewhere, as functions of int32 and of np.float32 numbers are.
+    short = any(v.dtype != "float64" for v in variables) or any(isinstance(n.op, np.float32) for n in nodes)
 
     def dense_values(*arrays):
         return evaluate(nodes, [v.dense(a) for v, a in zip(variables, arrays, strict=True)], False)
@@ -394,7 +395,7 @@ def test_random_formulas(tree, reduction, axis, seed):
     assert got.dtype == jax.eval_shape(dense, *arrays).dtype
     _close(got, expected, tolerance, "value")
     for k, a, b in zip(moving, slopes, wanted, strict=False):
-        _close(a, b, 1e-8, f"gradient of variable {k}")
+        _close(a, b, 1e-3 if short else 1e-8, f"gradient of variable {k}")
 
 
 def _replaced(arrays, moving, moved):

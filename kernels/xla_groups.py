@@ -75,12 +75,12 @@ class Groups(Block):
             acc = self.merge(acc, self._select(args, jnp.broadcast_to(last, (self.plan.tile_i, n % size))))
         return acc, complete
 
-    def _minimum_of(self, columns: Sequence[jax.Array], group: Any) -> jax.Array:
+    def _minimum_of(self, columns: Sequence[Any], group: Any) -> jax.Array:
         size, start = self.plan.unroll, jnp.zeros((), self.desc.index_dtype)
         (minimum,) = self.minimum.chunk(columns, group * size, size, start, self.minimum.neutral())
         return minimum.reshape(-1)
 
-    def _best_group(self, columns: Sequence[jax.Array], groups: Any) -> jax.Array:
+    def _best_group(self, columns: Sequence[Any], groups: Any) -> jax.Array:
         """The group of the smallest minimum, (lanes, 1)."""
 
         def step(k: Any, best: Any) -> Any:
@@ -94,7 +94,7 @@ class Groups(Block):
         first = jnp.zeros(self.plan.tile_i, self.desc.index_dtype)
         return lax.fori_loop(0, groups, step, (neutral.reshape(-1), first))[1][:, None]
 
-    def _best_groups(self, columns: Sequence[jax.Array], first: Any, count: int) -> jax.Array:
+    def _best_groups(self, columns: Sequence[Any], first: Any, count: int) -> jax.Array:
         """The groups of the k smallest minima among first, first + 1, ..., first + count - 1: (lanes, k), ascending."""
         minima = lax.map(lambda g: self._minimum_of(columns, first + g), jnp.arange(count)).T
         best = self.selection.best_groups(minima, min(self.selection.k, count))

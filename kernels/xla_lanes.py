@@ -84,14 +84,14 @@ class Lanes:
         if lanes == 1:
             return self._sweep(columns, np.zeros((), desc.index_dtype)[()])
         # j is cut into interleaved segments that run side by side and are merged by the monoid.
-        in_axes = tuple(2 if r == "j" else None for r in (*desc.roles, "i", "j"))
+        in_axes = (*(2 if r == "j" else None for r in desc.roles), None, 1)
         starts = jnp.arange(lanes, dtype=desc.index_dtype)
         return tree_merge(self.merge, jax.vmap(self._sweep, in_axes=(in_axes, 0))(tuple(columns), starts))
 
-    def columns(self, args: Sequence[jax.Array]) -> list[jax.Array]:
+    def columns(self, args: Sequence[jax.Array]) -> list[Any]:
         """The features of every argument as the loop reads them: i (F, lanes), j (rows, F[, segments]), p (F,).
 
-        Then what is computed before the loop: for every i, and for every j.
+        Then two lists, of what is computed before the loop: for every i (lanes,), and for every j (rows[, segments]).
         """
         desc, lanes = self.desc, self.plan.segments
         rows = -(-desc.n // lanes)
@@ -111,26 +111,23 @@ class Lanes:
                 columns.append(jnp.swapaxes(padded.reshape(rows, lanes, features), 1, 2))
         return [*columns, self._before(columns, "i"), self._before(columns, "j")]
 
-    def _before(self, columns: Sequence[jax.Array], role: str) -> jax.Array:
-        """The kept scalars that read no other role: for i (K, lanes), for j (rows, K[, segments])."""
-        desc, axis = self.desc, 0 if role == "i" else 1
-        places = self.plan.kept.rows if role == "i" else self.plan.kept.columns
-        own = next((c for r, c in zip(desc.roles, columns, strict=True) if r == role), jnp.zeros((1, 1)))
-        shape = tuple(n for k, n in enumerate(own.shape) if k != axis)
+    def _before(self, columns: Sequence[jax.Array], role: str) -> list[jax.Array]:
+        """The kept scalars that read this role and parameters alone."""
+        desc, places = self.desc, self.plan.kept.rows if role == "i" else self.plan.kept.columns
         if not places:
-            return jnp.zeros((*shape[:axis], 0, *shape[axis:]))
+            return []
         args = []
         for r, aval, c in zip(desc.roles, desc.pair.in_avals, columns, strict=True):
-            at = axis if r == role else 0
-            items = (
-                [lax.index_in_dim(c, k, at, keepdims=False) for k in range(c.shape[at])] if r in (role, "p") else None
-            )
-            args.append(tiles(aval.shape, items or [None] * math.prod(aval.shape)))
+            axis = 1 if r == "j" else 0
+            if r in (role, "p"):
+                args.append(tiles(aval.shape, [lax.index_in_dim(c, k, axis, False) for k in range(c.shape[axis])]))
+            else:
+                args.append(tiles(aval.shape, [None] * math.prod(aval.shape)))
         replay = Replay(self.arithmetic, without(desc, "j" if role == "i" else "i"))
         evaluate(desc.pair.jaxpr, args, replay)
-        return jnp.stack([broadcast_tile(replay.computed[k], shape) for k in places], axis)
+        return [replay.computed[k] for k in places]
 
-    def _sweep(self, columns: Sequence[jax.Array], start: Any) -> Flat:
+    def _sweep(self, columns: Sequence[Any], start: Any) -> Flat:
         """Pairs start, start + segments, ...; from the last to the first (see `Reduction.fold`)."""
         desc, plan = self.desc, self.plan
         unroll, stride, group = plan.unroll, plan.segments, plan.group
@@ -162,7 +159,7 @@ class Lanes:
 
         return lax.fori_loop(0, groups, body, acc)
 
-    def chunk(self, columns: Sequence[jax.Array], row: Any, length: int, start: Any, acc: Flat) -> Flat:
+    def chunk(self, columns: Sequence[Any], row: Any, length: int, start: Any, acc: Flat) -> Flat:
         """Fold `length` consecutive rows of j into the accumulator."""
         fixed = self._rows(columns, row, length)
         kept = self._kept(fixed, row, length) if length > 1 else {}
@@ -200,16 +197,14 @@ class Lanes:
             values.append(evaluate(desc.pair.jaxpr, args, Replay(arithmetic, given)))
         return [np.stack(v) for v in zip(*values, strict=True)]
 
-    def _rows(self, columns: Sequence[jax.Array], row: Any, length: int) -> list[list[jax.Array]]:
+    def _rows(self, columns: Sequence[Any], row: Any, length: int) -> list[list[jax.Array]]:
         """One array for each feature of each argument: lanes of i, `length` rows of j, a number of a parameter."""
-        fixed = []
-        for role, c in zip((*self.desc.roles, "i", "j"), columns, strict=True):
-            if role == "j":
-                c, axis = lax.dynamic_slice_in_dim(c, row, length), 1
-            else:
-                axis = 0
+        *own, of_i, of_j = columns
+        fixed: list[list[jax.Array]] = []
+        for role, c in zip(self.desc.roles, own, strict=True):
+            c, axis = (lax.dynamic_slice_in_dim(c, row, length), 1) if role == "j" else (c, 0)
             fixed.append([lax.index_in_dim(c, k, axis, keepdims=False) for k in range(c.shape[axis])])
-        return fixed
+        return [*fixed, of_i, [lax.dynamic_slice_in_dim(x, row, length) for x in of_j]]
 
     def _kept(self, fixed: Sequence[Sequence[jax.Array]], row: Any, length: int) -> dict[int, jax.Array]:
         """The scalars that several results need, (length, lanes) each."""

@@ -34,7 +34,7 @@ class Products(Lanes):
     def finalize_over_i(self, flat: Flat) -> list[jax.Array]:
         return self._outputs([flat[0].sum(1)] if self.shape else flat, ())
 
-    def chunk(self, columns: Sequence[jax.Array], row: Any, length: int, start: Any, acc: Flat) -> Flat:
+    def chunk(self, columns: Sequence[Any], row: Any, length: int, start: Any, acc: Flat) -> Flat:
         desc = self.desc
         fixed = self._rows(columns, row, length)
         ((place, weights),) = self._kept(fixed, row, length).items()

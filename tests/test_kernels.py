@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lazyjax import LazyTensor, Vj
+from lazyjax import LazyTensor, Pm, Vi, Vj
 
 from .cases import CASES, Case, arguments
 from .kernels_of import RUNS, run_on
@@ -79,3 +79,17 @@ def test_groups_of_nothing_but_nan(method: str) -> None:
     got = run_on(ours, RUNS["groups"], y)
     want = {"argmin": [[9], [-1], [25]], "argKmin": [[9, 10, 11], [-1, -1, -1], [25, 9, 10]]}[method]
     np.testing.assert_array_equal(got, np.broadcast_to(np.asarray(want)[:, None], got.shape))
+
+
+def test_what_is_computed_before_the_loop_keeps_its_dtype() -> None:
+    """Numbers of j alone, of i alone and of parameters alone, real and complex, beside some that all results share."""
+    x, y, _, s = arguments(M, N)
+    x, y = x[:, :1], y[:, :2]
+
+    def ours(x: Any, y: Any, s: Any) -> Any:
+        real, turned = Vj(y).exp() * Vi(x).cosh(), (1j * Vj(y)).exp() * (1j * Pm(s)).exp()
+        return (real * turned.imag * (Vi(x) | Vj(y[:, :1])).exp()).sum(axis=1)
+
+    want = np.exp(y) * np.cosh(x)[:, None] * (np.exp(1j * y) * np.exp(1j * s)).imag * np.exp(x[:, None] * y[:, :1])
+    for kernel in ("as planned for many pairs", "lanes"):
+        np.testing.assert_allclose(run_on(ours, RUNS[kernel], x, y, s), want.sum(1), rtol=1e-11)

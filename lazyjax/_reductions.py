@@ -84,8 +84,21 @@ def _tangent_of_sum(values: Values, dvalues: Values) -> Values:
     return [d if jnp.issubdtype(v.dtype, jnp.inexact) else jnp.zeros_like(d) for v, d in zip(values, dvalues)]  # noqa: B905
 
 
+class _Exponentials(ShiftedSum):
+    """Sums of exp(f) for the first value f."""
+
+    def score(self, values: Values) -> jax.Array:
+        return values[0].astype(_wide(_inexact(values)))
+
+    def maximum(self) -> Reduction:
+        return Extremum(largest=True)
+
+    def sums(self) -> Reduction:
+        return Sum()
+
+
 @dataclasses.dataclass(frozen=True)
-class LogSumExp(ShiftedSum):
+class LogSumExp(_Exponentials):
     """log sum_j w_ij exp(f_ij); values (f,) or (f, w), with f a scalar (1,) where there is a weight.
 
     The running maximum m is kept beside s = sum_j w_ij exp(f_ij - m), so nothing overflows
@@ -131,15 +144,6 @@ class LogSumExp(ShiftedSum):
         total = _finite_or_zero(m) + jnp.log(s)
         return (total if self.wide else total.astype(_inexact(values)),)
 
-    def score(self, values: Values) -> jax.Array:
-        return values[0].astype(_wide(_inexact(values)))
-
-    def maximum(self) -> Reduction:
-        return Extremum(largest=True)
-
-    def sums(self) -> Reduction:
-        return Sum()
-
     def terms(self, values: Values, maximum: jax.Array) -> Values:
         s = jnp.exp(self.score(values) - _finite_or_zero(maximum))
         return [s * values[1].astype(s.dtype) if len(values) == 2 else s]
@@ -183,7 +187,7 @@ def _tangent_of_logsumexp(values: Values, dvalues: Values, total: jax.Array) -> 
 
 
 @dataclasses.dataclass(frozen=True)
-class SumSoftmaxWeight(ShiftedSum):
+class SumSoftmaxWeight(_Exponentials):
     """sum_j softmax_j(f_ij) w_ij, and with `normalizer=True` also log sum_j exp(f_ij); values (f, w), f scalar (1,).
 
     A row with nothing to weigh (no pairs, or f = -inf everywhere) gives 0.
@@ -226,15 +230,6 @@ class SumSoftmaxWeight(ShiftedSum):
         if self.normalizer:
             return out, _finite_or_zero(m) + jnp.log(s)
         return (out.astype(_inexact(values)),)
-
-    def score(self, values: Values) -> jax.Array:
-        return values[0].astype(_wide(_inexact(values)))
-
-    def maximum(self) -> Reduction:
-        return Extremum(largest=True)
-
-    def sums(self) -> Reduction:
-        return Sum()
 
     def terms(self, values: Values, maximum: jax.Array) -> Values:
         s = jnp.exp(self.score(values) - _finite_or_zero(maximum))

@@ -163,7 +163,9 @@ def _lanes(desc: Description, platform: str, large: bool) -> XlaPlan:
     if isinstance(n, int) and tile * inside < 1024 and n >= 4096:
         # Too few rows to fill the vectors and the cores: cut j.
         segments = _power_of_two(min(8192 // (tile * inside), n // 256), 1, 8192)
-    unroll = _power_of_two(min(UNROLLED // max(shared.largest, 1), 8 * UNROLLED // max(shared.total, 1)), 1, 32)
+    # Many results make many loops: those of small problems are not worth compiling at length.
+    body, program = UNROLLED // max(shared.largest, 1), (8 if large else 1) * UNROLLED // max(shared.total, 1)
+    unroll = _power_of_two(min(body, program), 1, 32)
     if isinstance(n, int):
         unroll = min(unroll, _power_of_two(max(1, n // segments), 1, 32))
     shape = "lanes"

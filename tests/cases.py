@@ -200,6 +200,7 @@ CASES = [
         "mean over i",
         lambda x, y, b, s: lazy_distance(x, y, s).mean(axis=0),
         lambda x, y, b, s: distance(x, y, s).mean(0)[:, None],
+        costly=True,
     ),
     Case(
         "prod",  # of factors near 1: what is nonlinear in a product of 1e20 has no digit right
@@ -216,6 +217,7 @@ CASES = [
         "std over both",
         lambda x, y, b, s: lazy_distance(x, y, s).std(axis="ij"),
         lambda x, y, b, s: distance(x, y, s).std()[None],
+        costly=True,
     ),
     Case(
         "min over both",
@@ -250,6 +252,7 @@ CASES = [
         "compensated sum",
         lambda x, y, b, s: lazy_distance(x, y, s).sum(axis=1, sum_scheme="kahan_scheme"),
         lambda x, y, b, s: distance(x, y, s).sum(1)[:, None],
+        costly=True,
     ),
     # Of these two the values; `test_accumulation.py` has their derivatives, which are sums of the row above.
     Case(

@@ -24,10 +24,10 @@ def _column(*values: float, dtype: Any = np.float64) -> np.ndarray:
 
 def test_infinite_values_come_before_groups_of_nan() -> None:
     v = np.full((512, 1), INF)
-    v[:32] = NAN
+    v[:64] = NAN  # two groups, as many as are looked at again
     rows = Vi(np.zeros((3, 1))) + Vj(v)
-    assert explain(lambda: rows.argKmin(1, axis=1))[0].plan.tiles.shape == "groups"
-    assert rows.argKmin(1, axis=1).tolist() == [[32]] * 3
+    assert explain(lambda: rows.argKmin(2, axis=1))[0].plan.tiles.shape == "groups"
+    assert rows.argKmin(2, axis=1).tolist() == [[64, 65]] * 3
 
 
 @pytest.mark.parametrize(

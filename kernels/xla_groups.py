@@ -12,6 +12,7 @@ values for that reason, which the result shows, the tile is computed again by th
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -71,8 +72,8 @@ class Groups(Block):
             if rest := groups % most:
                 acc, complete = add((acc, complete), groups - rest, rest)
         if n % size:
-            last = jnp.arange(groups * size, n, dtype=self.desc.index_dtype)
-            acc = self.merge(acc, self._select(args, jnp.broadcast_to(last, (self.plan.tile_i, n % size))))
+            last = jnp.full((self.plan.tile_i, 1), groups * size, self.desc.index_dtype)
+            acc = self.merge(acc, self._runs(args, last, n % size))
         return acc, complete
 
     def _minimum_of(self, columns: Sequence[Any], group: Any) -> jax.Array:
@@ -80,19 +81,24 @@ class Groups(Block):
         (minimum,) = self.minimum.chunk(columns, group * size, size, start, self.minimum.neutral())
         return minimum.reshape(-1)
 
-    def _best_group(self, columns: Sequence[Any], groups: Any) -> jax.Array:
+    def _best_group(self, columns: Sequence[Any], groups: int) -> jax.Array:
         """The group of the smallest minimum, (lanes, 1)."""
 
-        def step(k: Any, best: Any) -> Any:
+        together = math.gcd(groups, 4)  # few short loops beside the long ones
+
+        def step(k: Any, so_far: Any) -> Any:
             # From the last to the first, so that the lowest of equals wins.
-            group = groups - 1 - k
-            minimum = apart(k, lambda: self._minimum_of(columns, group))
-            better = self.minimum.merge([best[0]], [minimum])[0]
-            return better, jnp.where(better == minimum, jnp.asarray(group, self.desc.index_dtype), best[1])
+            some = [groups - 1 - (k * together + u) for u in range(together)]
+            minima = apart(k, lambda: [self._minimum_of(columns, group) for group in some])
+            best, at = so_far
+            for group, minimum in zip(some, minima, strict=True):
+                best = self.minimum.merge([best], [minimum])[0]
+                at = jnp.where(best == minimum, jnp.asarray(group, self.desc.index_dtype), at)
+            return best, at
 
         (neutral,) = self.minimum.neutral()
         first = jnp.zeros(self.plan.tile_i, self.desc.index_dtype)
-        return lax.fori_loop(0, groups, step, (neutral.reshape(-1), first))[1][:, None]
+        return lax.fori_loop(0, groups // together, step, (neutral.reshape(-1), first))[1][:, None]
 
     def _best_groups(self, columns: Sequence[Any], first: Any, count: int) -> jax.Array:
         """The groups of the k smallest minima among first, first + 1, ..., first + count - 1: (lanes, k), ascending."""
@@ -102,25 +108,29 @@ class Groups(Block):
 
     def _members(self, args: Sequence[jax.Array], chosen: jax.Array) -> tuple[Flat, jax.Array]:
         """The accumulator of all pairs of some groups of each row, and whether it is complete."""
-        within = jnp.arange(self.plan.unroll, dtype=self.desc.index_dtype)
-        members = chosen[:, :, None] * self.plan.unroll + within[None, None, :]
-        acc = self._select(args, members.reshape(members.shape[0], -1))
-        wanted = min(self.selection.k, members[0].size)
+        size = self.plan.unroll
+        acc = self._runs(args, chosen * size, size)
+        wanted = min(self.selection.k, chosen.shape[1] * size)
         return acc, jnp.all(jax.vmap(lambda a: self.selection.holds(self.unflatten(a), wanted))(acc))
 
-    def _select(self, args: Sequence[jax.Array], members: jax.Array) -> Flat:
-        """The accumulator of the pairs (i, members[i])."""
-        desc = self.desc
+    def _runs(self, args: Sequence[jax.Array], starts: jax.Array, length: int) -> Flat:
+        """The accumulator of the pairs (i, starts[i] to starts[i] + length - 1), for starts (lanes, k)."""
+        desc, size = self.desc, starts.shape[1] * length
         own = [k for k, r in enumerate(desc.roles) if r == "i"]
         shared = dict(enumerate(args))
 
         def row(item: Any) -> list[jax.Array]:
-            mine, indices = item
+            mine, starts = item
             merged = shared | dict(zip(own, mine, strict=True))
-            gathered = tuple(x[indices] if r == "j" else x for x, r in zip(merged.values(), desc.roles, strict=True))
-            over_j = jax.vmap(lambda a: tuple(desc.pair(*a)), (axes_for(desc.roles, "j"),), axis_size=indices.size)
-            values = over_j(gathered)
-            return self.accumulate(values, indices, jnp.ones(indices.shape, bool))
 
-        together = max(1, (1 << 16) // members.shape[1])
-        return lax.map(row, ([args[k] for k in own], members), batch_size=min(together, members.shape[0]))
+            def gather(x: jax.Array) -> jax.Array:  # runs are copied whole, much faster than one j after the other
+                runs = jax.vmap(lambda start: lax.dynamic_slice_in_dim(x, start, length))(starts)
+                return runs.reshape(size, *x.shape[1:])
+
+            gathered = tuple(gather(x) if r == "j" else x for x, r in zip(merged.values(), desc.roles, strict=True))
+            over_j = jax.vmap(lambda a: tuple(desc.pair(*a)), (axes_for(desc.roles, "j"),), axis_size=size)
+            indices = (starts[:, None] + jnp.arange(length, dtype=starts.dtype)).reshape(size)
+            return self.accumulate(over_j(gathered), indices, jnp.ones(size, bool))
+
+        together = max(1, (1 << 16) // size)
+        return lax.map(row, ([args[k] for k in own], starts), batch_size=min(together, starts.shape[0]))

@@ -318,6 +318,18 @@ class Extremum(Selection):
             best = jnp.where(self._better(v[u], best), v[u], best)  # strict: a single min or max instruction
         return (best, *acc[1:])
 
+    def block(self, values: Values, indices: jax.Array, valid: jax.Array) -> Any:
+        (v,) = values
+        skipped = jnp.broadcast_to(~valid.reshape(-1, *(1,) * (v.ndim - 1)), v.shape) | _is_nan(v)
+        v = jnp.where(skipped, self._worst(v.dtype), v)
+        best = v.max(0) if self.largest else v.min(0)
+        if self.wanted == "value":
+            return (best,)
+        none = jnp.asarray(jnp.iinfo(indices.dtype).max, indices.dtype)
+        at = indices.reshape(-1, *(1,) * (v.ndim - 1))
+        first = jnp.where(skipped | (v != best), none, at).min(0)
+        return best, jnp.where(first == none, jnp.asarray(-1, indices.dtype), first)
+
     def finalize(self, acc: Any, values: Values) -> tuple[Any, ...]:
         return _select_results(self.wanted, acc[0], acc[-1])
 

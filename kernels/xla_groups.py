@@ -129,7 +129,7 @@ class Groups(Block):
 
             gathered = tuple(gather(x) if r == "j" else x for x, r in zip(merged.values(), desc.roles, strict=True))
             over_j = jax.vmap(lambda a: tuple(desc.pair(*a)), (axes_for(desc.roles, "j"),), axis_size=size)
-            indices = (starts[:, None] + jnp.arange(length, dtype=starts.dtype)).reshape(size)
+            indices = (starts[:, None] + jnp.arange(length, dtype=starts.dtype)[None]).reshape(size)
             return self.accumulate(over_j(gathered), indices, jnp.ones(size, bool))
 
         together = max(1, (1 << 16) // size)

@@ -231,7 +231,6 @@ class FeatureTensors(Reductions):
         return self._along(name, axes)
 
     def softmax(self, axis: Any = -1) -> Any:
-        """exp(x) / sum of exp(x) over a feature axis, or a tuple of them, lazily."""
         axes = self._several("softmax", axis)
         return super().softmax(axis) if axes is None else self._along("softmax", axes)
 
@@ -247,7 +246,6 @@ class FeatureTensors(Reductions):
         return var if name == "var" else var.sqrt()
 
     def count_nonzero(self, axis: Any = None, *, dim: Any = None, **options: Any) -> Any:
-        """How many values are not zero, over feature axes (the last by default, lazily), i, j or both: (*B, R, D)."""
         if self._several("count_nonzero", axis, dim, options) is None:
             return super().count_nonzero(axis, dim=dim, **options)
         return self._truth("count_nonzero", "sum", None, axis, dim, options)

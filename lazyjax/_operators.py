@@ -52,7 +52,25 @@ class Operators:
         return self._record("power_of", other, shown="**")
 
     def power(self, other: Any) -> Any:
-        """`x ** other`."""
+        """x to the power other: `x ** other`, as `numpy.power`.
+
+        A Python int is an exact power, 0.5 and -0.5 are `sqrt` and `rsqrt`. In float64 the exponent is exact, where
+        KeOps rounds it to float32.
+
+        Args:
+            other: a LazyTensor, an array or a number, with as many features as self, or one.
+
+        Returns:
+            A LazyTensor with the features of both operands, broadcast, in the dtype that they promote to.
+
+        Raises:
+            ValueError: where features, rows or batch dims do not fit.
+
+        Example:
+            >>> from lazyjax import Vj
+            >>> Vj([[2.0], [-3.0]]).power(3).dense().tolist()
+            [[8.0, -27.0]]
+        """
         return self**other
 
     def __rpow__(self, other: Any) -> Any:

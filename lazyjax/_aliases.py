@@ -28,18 +28,20 @@ def _alias(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
         return method(self, *args, **kwargs)
 
     alias.__name__, alias.__qualname__ = f"{name}_reduction", f"{method.__qualname__}_reduction"
-    alias.__doc__ = _docstring(name, inspect.getdoc(method) or "")
     setattr(alias, "__signature__", inspect.signature(method))  # noqa: B010
+    alias.__doc__ = _docstring(name, inspect.getdoc(method) or "", inspect.signature(method))
     return alias
 
 
-def _docstring(name: str, of_method: str) -> str:
+def _docstring(name: str, of_method: str, signature: inspect.Signature) -> str:
     summary, _, rest = of_method.partition("\n")
+    marks = {inspect.Parameter.VAR_KEYWORD: "**"}
+    arguments = ", ".join(marks.get(p.kind, "") + p.name for p in list(signature.parameters.values())[1:])
     example = rest.partition("\nExample:\n")[2].replace(f".{name}(", f".{name}_reduction(")
     return (
         f"`{name}` under KeOps' other name: {summary[0].lower()}{summary[1:]}\n\n"
-        f"Args:\n    *args, **kwargs: those of `{name}`; `axis` (or `dim`) must be given.\n\n"
+        f"Args:\n    {arguments}: as in `{name}`; `axis` (or `dim`) must be given.\n\n"
         f"Returns:\n    What `{name}` returns.\n\n"
-        f"Raises:\n    ValueError: where the axis is missing; TypeError, ValueError: as `{name}`.\n\n"
+        f"Raises:\n    ValueError: where the axis is missing. TypeError, ValueError: as `{name}`.\n\n"
         f"Example:\n{example}"
     )

@@ -33,6 +33,9 @@ class Features:
         The axes of pairs are written `...` or `:`; or K[rows, columns] keeps some of them, each given by a slice, a
         mask or an array of indices, as `np.ix_` would (for single pairs see `at_pairs`).
 
+        Args:
+            key: an int, a slice, None, `...`, or a tuple of them; of rows and columns also masks and integer arrays.
+
         Returns:
             A LazyTensor.
 

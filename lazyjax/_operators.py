@@ -141,14 +141,18 @@ def _method(row: Op) -> Callable[..., Any]:
     name = row.name
 
     def method(self: Operators, *others: Any) -> Operators:
-        if len(others) != row.arity - 1:
-            raise TypeError(f"{name} takes {row.arity - 1} more operands, got {len(others)}.")
+        _check_count(row, others)
         return self._record(name, *others)
 
     method.__name__, method.__qualname__ = name, f"Operators.{name}"
     method.__doc__ = docstring(row)
     setattr(method, "__signature__", signature(row))  # noqa: B010
     return method
+
+
+def _check_count(row: Op, others: tuple[Any, ...]) -> None:
+    if len(others) != row.arity - 1:
+        raise TypeError(f"{row.name} takes {row.arity - 1} more operands, got {len(others)}.")
 
 
 _attach()

@@ -29,6 +29,23 @@ class Products:
         T: Any
 
     def __matmul__(self, b: Any) -> Any:
+        """K @ b, the sum over j of K_ij b_j, for a scalar formula K.
+
+        Args:
+            b: an array (N,), or (*B, N, E) whose batch dims broadcast against those of K.
+
+        Returns:
+            An array (*B, M), or (*B, M, E), in the dtype that K and b promote to.
+
+        Raises:
+            ValueError: where K has several features, or the sizes do not fit. TypeError: where b is a LazyTensor.
+
+        Example:
+            >>> from lazyjax import Vi, Vj
+            >>> K = Vi([[1.0], [2.0]]) * Vj([[1.0], [10.0], [100.0]])
+            >>> (K @ [1.0, 0.0, 1.0]).tolist(), (K @ [[1.0], [0.0], [1.0]]).tolist()
+            ([101.0, 202.0], [[101.0], [202.0]])
+        """
         return self._product(b, "K @ b", {})
 
     def __rmatmul__(self, b: Any) -> Any:

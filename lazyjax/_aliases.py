@@ -34,12 +34,11 @@ def _alias(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _docstring(name: str, of_method: str, signature: inspect.Signature) -> str:
-    summary, _, rest = of_method.partition("\n")
     marks = {inspect.Parameter.VAR_KEYWORD: "**"}
     arguments = ", ".join(marks.get(p.kind, "") + p.name for p in list(signature.parameters.values())[1:])
-    example = rest.partition("\nExample:\n")[2].replace(f".{name}(", f".{name}_reduction(")
+    example = of_method.partition("\nExample:\n")[2].replace(f".{name}(", f".{name}_reduction(")
     return (
-        f"`{name}` under KeOps' other name: {summary[0].lower()}{summary[1:]}\n\n"
+        f"`{name}` under KeOps' other name.\n\n"
         f"Args:\n    {arguments}: as in `{name}`; `axis` (or `dim`) must be given.\n\n"
         f"Returns:\n    What `{name}` returns.\n\n"
         f"Raises:\n    ValueError: where the axis is missing. TypeError, ValueError: as `{name}`.\n\n"

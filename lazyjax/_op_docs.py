@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import textwrap
 
@@ -56,6 +57,7 @@ def signature(op: Op) -> inspect.Signature:
     return inspect.Signature([inspect.Parameter(name, inspect.Parameter.POSITIONAL_ONLY) for name in names])
 
 
+@functools.lru_cache(maxsize=128)  # most rows share theirs, and wrapping lines is what takes time
 def _section(title: str, *entries: str) -> str:
     indent = "    " if title == "Returns" else "        "
     lines = [textwrap.fill(e, 110, initial_indent="    ", subsequent_indent=indent) for e in entries]

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 import lazyjax
+import lazyjax.kernels
 from lazyjax import LazyTensor, Vi
 from lazyjax._op_docs import DTYPES
 from lazyjax._ops import OPS
@@ -94,6 +95,24 @@ def test_every_example_of_a_public_name_is_run():
     run = {inspect.cleandoc(test.docstring) for tests in EXAMPLES.values() for test in tests}
     missed = [n for n, member in public_names().items() if documentation(n, _method(n, member)) not in run]
     assert not missed
+
+
+def test_the_other_public_classes_and_the_machine():
+    """Docstrings without examples: of modules, of what `lazyjax.kernels` offers, and of the methods of its classes."""
+    assert all(m.__doc__ for m in MODULES)
+    offered = [getattr(m, name) for m in (lazyjax, lazyjax.kernels) for name in m.__all__]
+    classes = [c for c in offered if inspect.isclass(c) and c is not LazyTensor]
+    assert {lazyjax.Reduction, lazyjax.Genred, lazyjax.kernels.Plan} < set(classes)
+    methods = [
+        (f"{c.__name__}.{name}", getattr(c, name))
+        for c in classes
+        for name, member in vars(c).items()
+        if not name.startswith("_") and (inspect.isfunction(member) or isinstance(member, property | staticmethod))
+    ]
+    assert "Reduction.tangent" in dict(methods)
+    functions = [(x.__name__, x) for x in offered if inspect.isfunction(x)]
+    missing = [n for n, x in [*((c.__name__, c) for c in classes), *functions, *methods] if not inspect.getdoc(x)]
+    assert not missing
 
 
 def bare(x):

@@ -36,10 +36,12 @@ class PairFunction:
 
     @property
     def in_avals(self) -> list[Any]:
+        """Shape and dtype of the features of each argument."""
         return list(self.jaxpr.in_avals)
 
     @property
     def out_avals(self) -> list[jax.ShapeDtypeStruct]:
+        """Shape and dtype of each value."""
         return [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in self.jaxpr.out_avals]
 
     def __call__(self, *args: jax.Array) -> list[jax.Array]:
@@ -81,6 +83,7 @@ class Description:
     backend: str | None = None
 
     def replace(self, **changes: Any) -> Description:
+        """The same description but for some fields."""
         return dataclasses.replace(self, **changes)
 
     def lead(self, role: Role) -> int:

@@ -28,33 +28,64 @@ class Algebra:
         return math.prod(self._aval.shape)
 
     def matvecmult(self, other: Any) -> Any:
-        """The product of self, a matrix of A*B features row by row, and other, a vector of B: A features.
+        """The product of self, a matrix of A * B features row by row, and other, a vector of B: A features.
+
+        Args:
+            other: a LazyTensor, an array or a number.
+
+        Returns:
+            A LazyTensor with A features, in the dtype that the operands promote to.
 
         Raises:
             ValueError: if B does not divide the features of self.
 
         Example:
-            >>> import jax.numpy as jnp
-            >>> from lazyjax import Vi, Vj
-            >>> Vi(jnp.ones((4, 6))).matvecmult(Vj(jnp.ones((5, 3)))).shape
-            (4, 5, 2)
+            >>> from lazyjax import Vi
+            >>> Vi([[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]]).matvecmult([1.0, 0.0, 1.0]).sum(axis=1).tolist()
+            [[4.0, 10.0]]
         """
         other = self._lift(other, "matvecmult")
         _divides("matvecmult", "other, the vector,", other._features, "self, the matrix,", self._features)
         return self._record("matvecmult", other)
 
     def vecmatmult(self, other: Any) -> Any:
-        """The product of self, a vector of A features, and other, a matrix of A*B row by row: B features.
+        """The product of self, a vector of A features, and other, a matrix of A * B row by row: B features.
+
+        Args:
+            other: a LazyTensor or an array.
+
+        Returns:
+            A LazyTensor with B features, in the dtype that the operands promote to.
 
         Raises:
             ValueError: if A does not divide the features of other.
+
+        Example:
+            >>> from lazyjax import Vi
+            >>> Vi([[1.0, 1.0]]).vecmatmult(Vi([[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]])).sum(axis=1).tolist()
+            [[5.0, 7.0, 9.0]]
         """
         other = self._lift(other, "vecmatmult")
         _divides("vecmatmult", "self, the vector,", self._features, "other, the matrix,", other._features)
         return self._record("vecmatmult", other)
 
     def tensorprod(self, other: Any) -> Any:
-        """x_a y_b for each of the A features of self and the B of other: A*B features, row by row."""
+        """x_a y_b for each of the A features of self and the B of other, row by row, as `numpy.outer`.
+
+        Args:
+            other: a LazyTensor, an array or a number.
+
+        Returns:
+            A LazyTensor with A * B features, in the dtype that the operands promote to: x_a y_b is feature a * B + b.
+
+        Raises:
+            ValueError: where rows or batch dims do not fit.
+
+        Example:
+            >>> from lazyjax import Vi
+            >>> Vi([[1.0, 2.0]]).tensorprod([1.0, 10.0, 100.0]).sum(axis=1).tolist()
+            [[1.0, 10.0, 100.0, 2.0, 20.0, 200.0]]
+        """
         return self._record("tensorprod", other)
 
     def keops_tensordot(self, other: Any, dimfa: Any, dimfb: Any, contfa: Any, contfb: Any, *args: Any) -> Any:
@@ -67,8 +98,11 @@ class Algebra:
             args: at most one permutation p: axis k of the result becomes axis p[k]. The axes of the result are those
                 of self that are not summed over, then those of other.
 
+        Returns:
+            A LazyTensor with the entries of the product as features, in the dtype that the operands promote to.
+
         Raises:
-            ValueError: where a shape, an axis or the permutation does not fit.
+            ValueError: where a shape, an axis or the permutation does not fit. TypeError: for more arguments.
 
         Example:
             >>> import jax.numpy as jnp
@@ -107,8 +141,17 @@ class Algebra:
             other: a LazyTensor, an array or a number.
             dimfself, dimfother: the shapes of the tensors, of the same length.
 
+        Returns:
+            A LazyTensor with as many features as those of self times those of other, in the dtype that they promote
+            to.
+
         Raises:
             ValueError: where a shape does not fit.
+
+        Example:
+            >>> from lazyjax import Vi
+            >>> Vi([[1.0, 2.0]]).keops_kron([1.0, 1.0, 3.0], (1, 2), (1, 3)).sum(axis=1).tolist()
+            [[1.0, 1.0, 3.0, 2.0, 2.0, 6.0]]
         """
         name = "keops_kron"
         other = self._lift(other, name)
@@ -121,11 +164,21 @@ class Algebra:
     def one_hot(self, D: Any) -> Any:
         """A vector of D features, 1 at the integer nearest to self and 0 elsewhere.
 
-        It is 0 everywhere if that integer is not one of 0 ... D-1. Halves round up. The
-        dtype stays; the derivative is 0.
+        It is 0 everywhere if that integer is not one of 0 ... D-1. Halves round up. The derivative is 0.
+
+        Args:
+            D: how many features, an int of at least 1.
+
+        Returns:
+            A LazyTensor with D features, in the dtype of self; the default integer of booleans.
 
         Raises:
-            ValueError: if self has more than one feature, or D is less than 1.
+            ValueError: if self has more than one feature, or D is less than 1. TypeError: for complex numbers.
+
+        Example:
+            >>> from lazyjax import Vi
+            >>> Vi([[1.0], [2.5], [7.0]]).one_hot(4).sum(axis=1).tolist()
+            [[0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0], [0.0, 0.0, 0.0, 0.0]]
         """
         size = static_int(D, "D", "one_hot")
         if size < 1:
@@ -138,19 +191,23 @@ class Algebra:
         """The B-splines of order k (degree k) at x, of the ascending knots that are the features of self.
 
         n knots have n - k - 1 B-splines. A spline is 0 outside of its knots, and at the last one; repeated knots are
-        allowed. Differentiable with respect to x and to the knots.
+        allowed. Differentiable with respect to x and to the knots. By the recursion of Cox and de Boor (de Boor, A
+        Practical Guide to Splines, chapter IX).
 
         Args:
             x: a scalar formula, or a number.
             k: an int, at least 0.
 
+        Returns:
+            A LazyTensor with n - k - 1 features, in the floating dtype that x and the knots promote to.
+
         Raises:
-            ValueError: if x has more than one feature, k is negative, or there are less than k + 2 knots.
+            ValueError: if x has more than one feature, k is negative, or there are less than k + 2 knots. TypeError:
+                for complex numbers.
 
         Example:
-            >>> import jax.numpy as jnp
             >>> from lazyjax import Pm, Vi
-            >>> knots, x = Pm(jnp.arange(7.0)), Vi(jnp.array([[2.5], [3.5]]))
+            >>> knots, x = Pm([0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0]), Vi([[2.5], [3.5]])
             >>> knots.bspline(x, 2).sum(axis=1).tolist()
             [[0.125, 0.75, 0.125, 0.0], [0.0, 0.125, 0.75, 0.125]]
         """
@@ -170,14 +227,24 @@ class Algebra:
         """Soft dynamic time warping between two series of numbers, the features of self and of other: one feature.
 
         The cost of a match is the squared difference. Differentiable with respect to gamma too. Cuturi and Blondel,
-        Soft-DTW: a Differentiable Loss Function for Time-Series, ICML 2017.
+        Soft-DTW: a Differentiable Loss Function for Time-Series, ICML 2017, algorithm 1; the numbers of KeOps 2.3 are
+        others.
 
         Args:
-            other: a LazyTensor, an array or a number.
+            other: a LazyTensor, an array or a number, of any number of features.
             gamma: the smoothness, a positive number or scalar formula.
 
+        Returns:
+            A LazyTensor with one feature, in the floating dtype that the operands promote to.
+
         Raises:
-            ValueError: if gamma has more than one feature.
+            ValueError: if gamma has more than one feature. TypeError: for complex numbers.
+
+        Example:
+            >>> from lazyjax import Vi, Vj
+            >>> x, y = Vi([[0.0, 1.0]]), Vj([[0.0, 1.0, 1.0]])
+            >>> round(x.softdtw_sqdist(y, 1e-3).dense().item(), 4), round(x.softdtw_sqdist(y, 1.0).dense().item(), 4)
+            (0.0, -0.806)
         """
         gamma = self._lift(gamma, "softdtw_sqdist", "gamma")
         if gamma._features != 1:

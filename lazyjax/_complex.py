@@ -21,31 +21,72 @@ class Complex:
 
     @property
     def real(self) -> Any:
-        """The real part, feature by feature; a real LazyTensor is its own."""
+        """The real part, feature by feature, as `numpy.real`; a real LazyTensor is its own.
+
+        Example:
+            >>> from lazyjax import Vi
+            >>> Vi([[1 + 2j, 3 - 1j]]).real.sum(axis=1).tolist()
+            [[1.0, 3.0]]
+        """
         return self._record("real") if jnp.issubdtype(self.dtype, jnp.complexfloating) else self
 
     @property
     def imag(self) -> Any:
-        """The imaginary part, feature by feature; 0 of real features."""
+        """The imaginary part, feature by feature, as `numpy.imag`; 0 of real features.
+
+        Example:
+            >>> from lazyjax import Vi
+            >>> Vi([[1 + 2j, 3 - 1j]]).imag.sum(axis=1).tolist()
+            [[2.0, -1.0]]
+        """
         return self._record("imag")
 
     def real2complex(self) -> Any:
         """x + 0j, feature by feature, of real x.
 
+        Returns:
+            A LazyTensor of the shape of self: complex64, complex128 of float64.
+
+        Raises:
+            TypeError: for complex x.
+
         Example:
-            >>> import jax.numpy as jnp
             >>> from lazyjax import Vi
-            >>> Vi(jnp.ones((4, 3), "float32")).real2complex().dtype
-            dtype('complex64')
+            >>> Vi([[1.0, 2.0]]).real2complex().sum(axis=1).tolist()
+            [[(1+0j), (2+0j)]]
         """
         return self._from_real("real2complex")
 
     def imag2complex(self) -> Any:
-        """0 + x j, feature by feature, of real x."""
+        """0 + x j, feature by feature, of real x.
+
+        Returns:
+            A LazyTensor of the shape of self: complex64, complex128 of float64.
+
+        Raises:
+            TypeError: for complex x.
+
+        Example:
+            >>> from lazyjax import Vi
+            >>> Vi([[1.0, 2.0]]).imag2complex().sum(axis=1).tolist()
+            [[1j, 2j]]
+        """
         return self._from_real("imag2complex")
 
     def exp1j(self) -> Any:
-        """exp(x j) = cos(x) + sin(x) j, feature by feature, of real x."""
+        """exp(x j) = cos(x) + sin(x) j, feature by feature, of real x.
+
+        Returns:
+            A LazyTensor of the shape of self: complex64, complex128 of float64.
+
+        Raises:
+            TypeError: for complex x.
+
+        Example:
+            >>> from lazyjax import Vi
+            >>> Vi([[0.0]]).exp1j().sum(axis=1).tolist()
+            [[(1+0j)]]
+        """
         return self._from_real("exp1j")
 
     def _from_real(self, name: str) -> Any:

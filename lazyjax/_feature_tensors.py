@@ -43,6 +43,9 @@ class FeatureTensors(Reductions):
             tensors: a sequence of LazyTensors, arrays and numbers, at least one of them a LazyTensor.
             axis: where the new axis stands in the shape of the result, among the features.
 
+        Returns:
+            A LazyTensor, in the dtype that they promote to.
+
         Raises:
             ValueError: where shapes do not fit, or axis is not one of the features.
 
@@ -74,13 +77,22 @@ class FeatureTensors(Reductions):
         return head._record("stack", *rest, axis=at)
 
     def reshape_features(self, *shape: Any) -> Any:
-        """The same features, row by row, in another shape; one size may be -1.
+        """The same features, row by row, in another shape.
+
+        Args:
+            *shape: the feature shape, as ints or as one tuple; one size may be -1.
+
+        Returns:
+            A LazyTensor of these feature axes, in the dtype of self.
+
+        Raises:
+            ValueError: where the shape does not hold the features. TypeError: where a size is no int.
 
         Example:
             >>> import jax.numpy as jnp
             >>> from lazyjax import Vi
-            >>> Vi(jnp.ones((4, 6))).reshape_features(2, 3).shape
-            (4, 1, 2, 3)
+            >>> Vi(jnp.ones((4, 6))).reshape_features(2, 3).shape, Vi(jnp.ones((4, 6))).reshape_features((-1, 2)).shape
+            ((4, 1, 2, 3), (4, 1, 3, 2))
         """
         name = "reshape_features"
         given = shape[0] if len(shape) == 1 and isinstance(shape[0], tuple | list) else shape
@@ -95,9 +107,24 @@ class FeatureTensors(Reductions):
         return self if tuple(sizes) == self._feature_shape else self._record(name, shape=tuple(sizes))
 
     def transpose_features(self, *axes: Any) -> Any:
-        """The feature axes in another order: axis k of the result is axis axes[k] of self; without axes, reversed.
+        """The feature axes in another order, as `numpy.transpose`. `T` exchanges i and j instead.
 
-        `T` exchanges i and j instead.
+        Args:
+            *axes: axis k of the result is feature axis axes[k] of self; ints from 0 or from the end, or one tuple of
+                them. Without axes their order is reversed.
+
+        Returns:
+            A LazyTensor, in the dtype of self.
+
+        Raises:
+            ValueError: where the axes are not each of the feature axes once. TypeError: where one is no int.
+
+        Example:
+            >>> import jax.numpy as jnp
+            >>> from lazyjax import Vi
+            >>> A = Vi(jnp.ones((5, 2, 3, 4)), feature_ndim=3)
+            >>> A.transpose_features().shape, A.transpose_features(1, 0, 2).shape
+            ((5, 1, 4, 3, 2), (5, 1, 3, 2, 4))
         """
         name, rank = "transpose_features", len(self._feature_shape)
         given = axes[0] if len(axes) == 1 and isinstance(axes[0], tuple | list) else axes
@@ -108,7 +135,16 @@ class FeatureTensors(Reductions):
 
     @property
     def mT(self) -> Any:  # noqa: N802  (the name of the array API standard)
-        """The transposed matrices: the last two feature axes exchanged. `T` exchanges i and j."""
+        """The transposed matrices: the last two feature axes exchanged, as in the array API. `T` exchanges i and j.
+
+        Raises:
+            ValueError: where there are less than two feature axes.
+
+        Example:
+            >>> from lazyjax import Vi
+            >>> Vi([[[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]], feature_ndim=2).mT.sum(axis=1).tolist()
+            [[[1.0, 4.0], [2.0, 5.0], [3.0, 6.0]]]
+        """
         rank = len(self._feature_shape)
         if rank < 2:
             raise ValueError(f"mT: the features have shape {self._feature_shape}, expected matrices (..., D1, D2).")
@@ -124,6 +160,9 @@ class FeatureTensors(Reductions):
         Args:
             other: a LazyTensor; or an array as in every operator, a vector or (*B, M, 1, D), ...: for a constant
                 matrix give Pm(matrix, feature_ndim=2).
+
+        Returns:
+            A LazyTensor, in the dtype that the operands promote to.
 
         Raises:
             ValueError: where the sizes do not fit.
@@ -155,8 +194,11 @@ class FeatureTensors(Reductions):
             subscripts: such as "ab,b->a"; without "->" the letters that stand once, in alphabetical order.
             operands: LazyTensors, arrays and numbers, at least one of them a LazyTensor.
 
+        Returns:
+            A LazyTensor with an axis for each letter of the result, in the dtype that the operands promote to.
+
         Raises:
-            ValueError: where the letters do not fit the operands.
+            ValueError: where the letters do not fit the operands. TypeError: where subscripts is no string.
 
         Example:
             >>> import jax.numpy as jnp
@@ -175,28 +217,62 @@ class FeatureTensors(Reductions):
     # Square matrices.
 
     def trace(self) -> Any:
-        """The sum of the diagonal of the last two feature axes."""
+        """The sum of the diagonal of the last two feature axes.
+
+        Returns:
+            A LazyTensor without these axes, with one feature if there is no other.
+
+        Raises:
+            ValueError: where the features are not square matrices.
+
+        Example:
+            >>> from lazyjax import Vi
+            >>> Vi([[[1.0, 2.0], [3.0, 4.0]]], feature_ndim=2).trace().sum(axis=1).tolist()
+            [[5.0]]
+        """
         self._square("trace")
         return self._record("trace")
 
     def det(self) -> Any:
-        """The determinant of matrices of at most 4 by 4, the last two feature axes, written out in their entries."""
+        """The determinant of matrices of at most 4 by 4, the last two feature axes, written out in their entries.
+
+        By cofactors, of 4 by 4 by 2 by 2 minors (Laplace's expansion): no pivots, so less accurate than
+        `jnp.linalg.det` where the matrix is nearly singular. Larger matrices: `lift(jnp.linalg.det)`.
+
+        Returns:
+            A LazyTensor without these axes, with one feature if there is no other.
+
+        Raises:
+            ValueError: where the features are not square matrices, or are larger.
+
+        Example:
+            >>> from lazyjax import Vi
+            >>> Vi([[[1.0, 2.0], [3.0, 4.0]]], feature_ndim=2).det().sum(axis=1).tolist()
+            [[-2.0]]
+        """
         self._square("det", LARGEST)
         return self._record("det")
 
     def inv(self) -> Any:
         """The inverse of matrices of at most 4 by 4, the last two feature axes: cofactors over the determinant.
 
-        A singular matrix has infinite or NaN entries. It is computed for every pair: a matrix that belongs to points is
-        better inverted before, once for each, with `jnp.linalg.inv`.
+        A singular matrix has infinite or NaN entries. It is computed for every pair: a matrix that belongs to points
+        is better inverted before, once for each, with `jnp.linalg.inv`. Larger matrices: `lift(jnp.linalg.inv)`.
+
+        Returns:
+            A LazyTensor of the shape of self, integers as floats.
+
+        Raises:
+            ValueError: where the features are not square matrices, or are larger.
 
         Example:
-            >>> import jax.numpy as jnp
             >>> from lazyjax import LazyTensor, Vi, Vj
-            >>> x, S, y = Vi(jnp.ones((4, 3))), Vi(jnp.stack([jnp.eye(3)] * 4), feature_ndim=2), Vj(jnp.zeros((5, 3)))
-            >>> K = (-LazyTensor.einsum("a,ab,b->", x - y, S.inv(), x - y)).exp()
-            >>> K.sum(axis=1).shape
-            (4, 1)
+            >>> S = Vi([[[2.0, 1.0], [1.0, 1.0]]], feature_ndim=2)
+            >>> S.inv().sum(axis=1).tolist()
+            [[[1.0, -1.0], [-1.0, 2.0]]]
+            >>> d = Vi([[1.0, 2.0]]) - Vj([[0.0, 0.0], [1.0, 1.0]])
+            >>> LazyTensor.einsum("a,ab,b->", d, S.inv(), d).dense().tolist()  # squared Mahalanobis distances
+            [[5.0, 2.0]]
         """
         self._square("inv", LARGEST)
         return self._record("inv")
@@ -231,7 +307,6 @@ class FeatureTensors(Reductions):
         return self._along(name, axes)
 
     def softmax(self, axis: Any = -1) -> Any:
-        """exp(x) / sum of exp(x) over a feature axis, or a tuple of them, lazily."""
         axes = self._several("softmax", axis)
         return super().softmax(axis) if axes is None else self._along("softmax", axes)
 
@@ -247,7 +322,6 @@ class FeatureTensors(Reductions):
         return var if name == "var" else var.sqrt()
 
     def count_nonzero(self, axis: Any = None, *, dim: Any = None, **options: Any) -> Any:
-        """How many values are not zero, over feature axes (the last by default, lazily), i, j or both: (*B, R, D)."""
         if self._several("count_nonzero", axis, dim, options) is None:
             return super().count_nonzero(axis, dim=dim, **options)
         return self._truth("count_nonzero", "sum", None, axis, dim, options)

@@ -33,8 +33,24 @@ class Features:
         The axes of pairs are written `...` or `:`; or K[rows, columns] keeps some of them, each given by a slice, a
         mask or an array of indices, as `np.ix_` would (for single pairs see `at_pairs`).
 
+        Args:
+            key: an int, a slice, None, `...`, or a tuple of them; of rows and columns also masks and integer arrays.
+
+        Returns:
+            A LazyTensor.
+
         Raises:
             IndexError: for other axes than the features, beyond their sizes, and where nothing would be left.
+                TypeError: for a traced mask of rows, and for an index of features that is no int.
+
+        Example:
+            >>> from lazyjax import Vi, Vj
+            >>> x = Vi([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
+            >>> x[..., 0].shape, x[..., ::2].dense().tolist()
+            ((2, 1), [[[1.0, 3.0]], [[4.0, 6.0]]])
+            >>> D = x.sqdist(Vj([[1.0, 2.0, 3.0], [0.0, 0.0, 0.0], [4.0, 5.0, 6.0]]))
+            >>> D[[1, 0], 1:].dense().tolist()
+            [[77.0, 0.0], [14.0, 27.0]]
         """
         if (selection := self._pair_selection(key)) is not None:
             tensor, rest = selection
@@ -73,26 +89,90 @@ class Features:
         return filled[pairs:]
 
     def elem(self, i: Any) -> Any:
-        """Feature i, as a scalar."""
+        """Feature i, as a formula with one feature: `x[..., i:i+1]` for KeOps' users.
+
+        Args:
+            i: an int from 0 to D - 1.
+
+        Returns:
+            A LazyTensor with one feature.
+
+        Raises:
+            IndexError: where i is out of range. TypeError: where it is no int.
+
+        Example:
+            >>> from lazyjax import Vi
+            >>> Vi([[1.0, 2.0, 3.0]]).elem(1).dense().tolist()
+            [[2.0]]
+        """
         i = static_int(i, "i", "elem")
         if not 0 <= i < self._shape[-1]:
             raise IndexError(f"elem({i}): index {i} is out of range for {self._shape[-1]} features.")
         return self[i]
 
     def extract(self, i: Any, d: Any) -> Any:
-        """Features i to i + d."""
+        """Features i to i + d - 1: `x[..., i:i+d]` for KeOps' users.
+
+        Args:
+            i: the first feature, an int of at least 0.
+            d: how many, an int of at least 1.
+
+        Returns:
+            A LazyTensor with d features.
+
+        Raises:
+            IndexError: where some of them are out of range. TypeError: where i or d is no int.
+
+        Example:
+            >>> from lazyjax import Vi
+            >>> Vi([[1.0, 2.0, 3.0]]).extract(1, 2).sum(axis=1).tolist()
+            [[2.0, 3.0]]
+        """
         i, d, size = static_int(i, "i", "extract"), static_int(d, "d", "extract"), self._shape[-1]
         if not (0 <= i < size and 1 <= d <= size - i):
             raise IndexError(f"extract({i}, {d}): features {i} to {i + d} are out of range for {size} features.")
         return self[i : i + d]
 
     def concat(self, other: Any) -> Any:
-        """The features of self, then those of other."""
+        """The features of self, then those of other: `concatenate` of two.
+
+        Args:
+            other: a LazyTensor, an array or a number, of D2 features.
+
+        Returns:
+            A LazyTensor with D + D2 features, in the dtype that they promote to.
+
+        Raises:
+            ValueError: where rows or batch dims do not fit.
+
+        Example:
+            >>> from lazyjax import Vi
+            >>> Vi([[1.0, 2.0]]).concat(Vi([[3.0]])).sum(axis=1).tolist()
+            [[1.0, 2.0, 3.0]]
+        """
         return self._record("concat", other)
 
     @staticmethod
     def concatenate(tensors: Sequence[Any], axis: Any = -1) -> Any:
-        """The features of several LazyTensors, one after the other along a feature axis, the last one by default."""
+        """The features of several LazyTensors, one after the other along a feature axis, the last one by default.
+
+        Args:
+            tensors: a sequence of LazyTensors, arrays and numbers, at least one of them a LazyTensor.
+            axis: -1, or another feature axis of the first LazyTensor. KeOps' users may give the axis of (*B, M, N, D).
+
+        Returns:
+            A LazyTensor, in the dtype that they promote to.
+
+        Raises:
+            ValueError: where there is no LazyTensor, where axis is not one of the features, and where rows or batch
+                dims do not fit.
+
+        Example:
+            >>> from lazyjax import LazyTensor, Vi, Vj
+            >>> pair = LazyTensor.concatenate([Vi([[1.0, 2.0]]), Vj([[3.0], [4.0]]), 5.0])
+            >>> pair.shape, pair.sum(axis=1).tolist()
+            ((1, 2, 4), [[2.0, 4.0, 7.0, 10.0]])
+        """
         tensors = list(tensors)
         if not tensors or not any(isinstance(t, Features) for t in tensors):
             raise ValueError(f"concatenate: expected a sequence with at least one LazyTensor, got {show(tensors)}.")
@@ -107,13 +187,47 @@ class Features:
 
     @staticmethod
     def cat(tensors: Sequence[Any], dim: Any = -1) -> Any:
-        """`concatenate` under PyTorch's name."""
+        """`concatenate` under PyTorch's name.
+
+        Args:
+            tensors: as in `concatenate`.
+            dim: the axis, as in `concatenate`.
+
+        Returns:
+            A LazyTensor, in the dtype that they promote to.
+
+        Raises:
+            ValueError: as `concatenate`.
+
+        Example:
+            >>> from lazyjax import LazyTensor, Vi
+            >>> LazyTensor.cat([Vi([[1.0, 2.0]]), Vi([[3.0]])]).sum(axis=1).tolist()
+            [[1.0, 2.0, 3.0]]
+        """
         return Features.concatenate(tensors, dim)
 
     # Methods with arguments that need a check.
 
     def norm(self, dim: Any = -1) -> Any:
-        """The Euclidean norm over a feature axis, or a tuple of them: the last one by default. `norm2` is over all."""
+        """The Euclidean norm over a feature axis, or a tuple of them: the last one by default. `norm2` is over all.
+
+        As `numpy.linalg.norm`; its derivatives at 0 are 0, as in KeOps.
+
+        Args:
+            dim: -1, or other feature axes.
+
+        Returns:
+            A LazyTensor without these axes, with one feature if there is no other: real, integers and booleans as
+            floats.
+
+        Raises:
+            ValueError: for an axis that is not one of the features.
+
+        Example:
+            >>> from lazyjax import Vi
+            >>> Vi([[[3.0, 4.0], [0.0, 2.0]]], feature_ndim=2).norm(-1).sum(axis=1).tolist()
+            [[5.0, 2.0]]
+        """
         axes = feature_axes(self, dim)
         if axes is None:
             raise ValueError(f"norm: dim={dim}, expected -1: a norm is over the features of shape {self._shape}.")
@@ -122,15 +236,63 @@ class Features:
         )
 
     def round(self, decimals: Any = 0) -> Any:
-        """Round to `decimals` places, half away from zero."""
+        """Round to a number of decimals, half away from zero, as KeOps; `numpy.round` rounds half to even.
+
+        Args:
+            decimals: an int; negative ones round to tens, hundreds, ...
+
+        Returns:
+            A LazyTensor of the shape and dtype of self; integers and booleans stay as they are. The derivative is 0.
+
+        Raises:
+            TypeError: where decimals is no int, and for complex numbers.
+
+        Example:
+            >>> from lazyjax import Vj
+            >>> Vj([[0.5], [2.5], [-1.5]]).round().dense().tolist(), Vj([[16.0]]).round(-1).dense().item()
+            ([[1.0, 3.0, -2.0]], 20.0)
+        """
         return self._record("round", decimals=static_int(decimals, "decimals", "round"))
 
     def mod(self, modulus: Any, offset: Any = 0) -> Any:
-        """x modulo `modulus`, in [offset, offset + modulus)."""
+        """x - modulus * k for the integer k that puts it into [offset, offset + modulus), as KeOps.
+
+        With offset 0 it is `x % modulus`, `numpy.mod`. The derivative with respect to x is 1, also at the jumps.
+
+        Args:
+            modulus, offset: LazyTensors, arrays or numbers, with as many features as self, or one.
+
+        Returns:
+            A LazyTensor with the features of all operands, broadcast, in the dtype that they promote to.
+
+        Raises:
+            ValueError: where features, rows or batch dims do not fit. TypeError: for complex numbers.
+
+        Example:
+            >>> from lazyjax import Vj
+            >>> Vj([[-0.5], [2.0], [3.5]]).mod(3, -1).dense().tolist()
+            [[-0.5, -1.0, 0.5]]
+        """
         return self._record("mod", modulus, offset)
 
     def weightedsqnorm(self, s: Any) -> Any:
-        """s |x|^2 for a scalar s, sum_k s_k |x_k|^2 for D weights, x^* S x for D*D weights, row by row."""
+        """The squared norm with weights s: s |x|^2, sum_k s_k |x_k|^2, or x^* S x.
+
+        Args:
+            s: a LazyTensor, an array or a number: one weight, D weights, or a matrix of D * D, row by row.
+
+        Returns:
+            A LazyTensor with one feature: real for one and for D real weights; x^* conjugates a complex x.
+
+        Raises:
+            ValueError: where s has another number of features, and where rows or batch dims do not fit.
+
+        Example:
+            >>> from lazyjax import Vi
+            >>> x = Vi([[1.0, 2.0]])
+            >>> [x.weightedsqnorm(s).sum(axis=1).item() for s in (3.0, [3.0, 1.0], [3.0, 1.0, 0.0, 1.0])]
+            [15.0, 7.0, 9.0]
+        """
         s = self._lift(s, "weightedsqnorm", "s")
         d, size = math.prod(self._aval.shape), math.prod(s._aval.shape)
         if size not in (1, d, d * d):
@@ -138,7 +300,23 @@ class Features:
         return self._record("weightedsqnorm", s)
 
     def weightedsqdist(self, y: Any, s: Any) -> Any:
-        """`(x - y).weightedsqnorm(s)`."""
+        """The squared distance with weights s: `(x - y).weightedsqnorm(s)`.
+
+        Args:
+            y: a LazyTensor, an array or a number, with D features, or one.
+            s: one weight, D weights, or a matrix of D * D, row by row, as in `weightedsqnorm`.
+
+        Returns:
+            A LazyTensor with one feature.
+
+        Raises:
+            ValueError: as `weightedsqnorm`, and where the features of x and y do not fit.
+
+        Example:
+            >>> from lazyjax import Vi, Vj
+            >>> Vi([[1.0, 2.0]]).weightedsqdist(Vj([[0.0, 0.0]]), [3.0, 1.0]).dense().tolist()
+            [[7.0]]
+        """
         return (self - y).weightedsqnorm(s)
 
 

@@ -20,7 +20,18 @@ from typing import Any, Literal
 
 
 class FormulaError(ValueError):
-    """A mistake in a formula string; the message shows where."""
+    """A mistake in a formula string of `Genred` and its kin; the message shows where.
+
+    Example:
+        >>> from lazyjax import FormulaError, Genred
+        >>> try:
+        ...     Genred("Exp(-SqDist(x, y)", ["x = Vi(3)", "y = Vj(3)"], axis=1)
+        ... except FormulaError as error:
+        ...     print(error)
+        Genred: expected ',' or ')', found the end of the formula
+            Exp(-SqDist(x, y)
+                             ^ position 17
+    """
 
 
 @dataclasses.dataclass(frozen=True)

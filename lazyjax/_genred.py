@@ -169,6 +169,20 @@ def _generic(reduction: str, formula: str, output: str, aliases: Sequence[str], 
 def generic_sum(formula: str, output: str, *aliases: str, **options: Any) -> Genred:
     """A `Genred` that sums: over j if the output is "a = Vi(dim)", over i if it is "a = Vj(dim)".
 
+    Args:
+        formula: the expression to reduce, as in `Genred`.
+        output: "a = Vi(dim)" for a reduction over j, "a = Vj(dim)" for one over i; dim is the number of features of
+            the formula.
+        *aliases: what each array is, in order, as in `Genred`.
+        **options: those of the reductions of a LazyTensor.
+
+    Returns:
+        A `Genred`, a function of the arrays.
+
+    Raises:
+        FormulaError: for a mistake in the formula. ValueError: where the output is a parameter or dim does not fit the
+            formula.
+
     Example:
         >>> import jax.numpy as jnp
         >>> from lazyjax import generic_sum
@@ -180,15 +194,81 @@ def generic_sum(formula: str, output: str, *aliases: str, **options: Any) -> Gen
 
 
 def generic_logsumexp(formula: str, output: str, *aliases: str, **options: Any) -> Genred:
-    """A `Genred` whose reduction is log sum exp, over the axis that the output "a = Vi(1)" has not."""
+    """A `Genred` whose reduction is log sum exp.
+
+    Args:
+        formula: the expression to reduce, as in `Genred`.
+        output: "a = Vi(dim)" for a reduction over j, "a = Vj(dim)" for one over i; dim is the number of features of
+            the formula: 1, unless every one is reduced on its own.
+        *aliases: what each array is, in order, as in `Genred`.
+        **options: those of the reductions of a LazyTensor.
+
+    Returns:
+        A `Genred`, a function of the arrays.
+
+    Raises:
+        FormulaError: for a mistake in the formula. ValueError: where the output is a parameter or dim does not fit the
+            formula.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from lazyjax import generic_logsumexp
+        >>> f = generic_logsumexp("-SqDist(x, y)", "a = Vi(1)", "x = Vi(3)", "y = Vj(3)")
+        >>> f(jnp.zeros((4, 3)), jnp.zeros((1, 3))).tolist()
+        [[0.0], [0.0], [0.0], [0.0]]
+    """
     return _generic("LogSumExp", formula, output, aliases, options)
 
 
 def generic_argmin(formula: str, output: str, *aliases: str, **options: Any) -> Genred:
-    """A `Genred` that gives the index of the smallest value, over the axis that the output "a = Vi(1)" has not."""
+    """A `Genred` that gives the index of the smallest value, an integer.
+
+    Args:
+        formula: the expression to reduce, as in `Genred`.
+        output: "a = Vi(dim)" for a reduction over j, "a = Vj(dim)" for one over i; dim is the number of features of
+            the formula.
+        *aliases: what each array is, in order, as in `Genred`.
+        **options: those of the reductions of a LazyTensor.
+
+    Returns:
+        A `Genred`, a function of the arrays.
+
+    Raises:
+        FormulaError: for a mistake in the formula. ValueError: where the output is a parameter or dim does not fit the
+            formula.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from lazyjax import generic_argmin
+        >>> f = generic_argmin("SqDist(x, y)", "a = Vi(1)", "x = Vi(1)", "y = Vj(1)")
+        >>> f(jnp.array([[0.0], [3.0]]), jnp.array([[2.0], [1.0], [4.0]])).tolist()
+        [[1], [0]]
+    """
     return _generic("ArgMin", formula, output, aliases, options)
 
 
 def generic_argkmin(formula: str, output: str, *aliases: str, **options: Any) -> Genred:
-    """A `Genred` that gives the indices of the K smallest values; K is the dim of the output, "a = Vi(K)"."""
+    """A `Genred` that gives the indices of the K smallest values, integers.
+
+    Args:
+        formula: the expression to reduce, as in `Genred`.
+        output: "a = Vi(dim)" for a reduction over j, "a = Vj(dim)" for one over i; dim is K; the formula has one
+            feature.
+        *aliases: what each array is, in order, as in `Genred`.
+        **options: those of the reductions of a LazyTensor.
+
+    Returns:
+        A `Genred`, a function of the arrays.
+
+    Raises:
+        FormulaError: for a mistake in the formula. ValueError: where the output is a parameter or dim does not fit the
+            formula.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from lazyjax import generic_argkmin
+        >>> f = generic_argkmin("SqDist(x, y)", "a = Vi(2)", "x = Vi(1)", "y = Vj(1)")
+        >>> f(jnp.array([[0.0], [3.0]]), jnp.array([[2.0], [1.0], [4.0]])).tolist()
+        [[1, 0], [0, 2]]
+    """
     return _generic("ArgKMin", formula, output, aliases, options)

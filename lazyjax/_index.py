@@ -25,7 +25,7 @@ def i_index(K: LazyTensor) -> LazyTensor:
         An i-variable of shape (M, 1): int32, int64 where M needs it. It holds M numbers, whatever the batch dims.
 
     Raises:
-        TypeError: for anything but a LazyTensor; ValueError: where K has a symbolic i-variable, whose size is unknown.
+        TypeError: for anything but a LazyTensor. ValueError: where K has a symbolic i-variable, whose size is unknown.
 
     Example:
         >>> import jax.numpy as jnp
@@ -33,22 +33,31 @@ def i_index(K: LazyTensor) -> LazyTensor:
         >>> x = jnp.ones((4, 3))
         >>> K = Vi(x) | Vj(x)
         >>> causal = (j_index(K) <= i_index(K)).where(K, 0)
-        >>> causal.sum(axis=1, keepdims=False)
-        Array([ 3.,  6.,  9., 12.], dtype=float32)
+        >>> causal.sum(axis=1, keepdims=False).tolist()
+        [3.0, 6.0, 9.0, 12.0]
     """
     return _index(K, "i", "i_index")
 
 
 def j_index(K: LazyTensor) -> LazyTensor:
-    """The number of the column, j, of every pair of K: an integer LazyTensor with one feature, see `i_index`.
+    """The number of the column, j, of every pair of K: an integer LazyTensor with one feature.
+
+    Args:
+        K: a LazyTensor, whose sizes it takes.
+
+    Returns:
+        A j-variable of shape (N, 1): int32, int64 where N needs it.
+
+    Raises:
+        TypeError: for anything but a LazyTensor. ValueError: where K has a symbolic j-variable, whose size is unknown.
 
     Example:
         >>> import jax.numpy as jnp
         >>> from lazyjax import Vi, Vj, i_index, j_index
         >>> x = jnp.array([[0.0], [1.0], [3.0]])
         >>> D = Vi(x).sqdist(Vj(x))
-        >>> (i_index(D) == j_index(D)).where(jnp.inf, D).argmin(axis=1, keepdims=False)  # the nearest other point
-        Array([1, 0, 1], dtype=int32)
+        >>> (i_index(D) == j_index(D)).where(jnp.inf, D).argmin(axis=1, keepdims=False).tolist()  # the nearest other
+        [1, 0, 1]
     """
     return _index(K, "j", "j_index")
 

@@ -42,9 +42,16 @@ class LazyTensor(
 ):
     """A symbolic array of shape (*B, M, N, D), computed pair by pair when it is reduced, never stored.
 
+    B are batch dims, M the i axis, N the j axis, D the features: one axis, or several (`Vi(x, feature_ndim=2)`).
+    Operators record themselves: `+ - * / // % **`, comparisons, `& ~` of booleans, and `|`, the scalar product over
+    all features (of booleans the logical or). Operands are LazyTensors, arrays and numbers; features broadcast, batch
+    dims too, dtypes promote as in JAX. `K @ b` and reductions over i and j compute, and return arrays.
+
     Args:
         x: the data. An array of shape (*B, M, 1, D) is an i-variable, (*B, 1, N, D) a j-variable,
-            (*B, 1, 1, D) a parameter; (D,), a 0-D array, a number or a list of numbers a parameter.
+            (*B, 1, 1, D) a parameter; (D,), a 0-D array, a number or a list of numbers a parameter. Of dtype float16,
+            bfloat16, float32, float64, complex64, complex128, bool, or an integer one. Or KeOps' symbolic variable
+            (index, D, category), see `Vi`.
         axis: for an array of shape (M, D), and only then: 0 for an i-variable, 1 for a j-variable.
 
     Raises:
@@ -137,27 +144,69 @@ class LazyTensor(
 
     @property
     def shape(self) -> tuple[Any, ...]:
-        """The NumPy-friendly shape: as `_shape`, with a trailing feature axis of size 1 hidden."""
+        """The NumPy-friendly shape: (*B, M, N, D), or (*B, M, N) where D is 1, as in KeOps.
+
+        M or N is 1 where no variable has that axis. Reductions keep the feature axis, also of size 1.
+
+        Example:
+            >>> import jax.numpy as jnp
+            >>> from lazyjax import Vi, Vj
+            >>> x, y = Vi(jnp.ones((4, 3))), Vj(jnp.ones((5, 3)))
+            >>> x.shape, (x - y).shape, x.sqdist(y).shape
+            ((4, 1, 3), (4, 5, 3), (4, 5))
+        """
         full = self._shape
         return full[:-1] if full[-1] == 1 and len(self._aval.shape) <= 1 else full
 
     @property
     def ndim(self) -> int:
-        """len(shape)."""
+        """The number of axes of `shape`, as in NumPy; KeOps has the number of features here.
+
+        Example:
+            >>> import jax.numpy as jnp
+            >>> from lazyjax import Vi, Vj
+            >>> x, y = Vi(jnp.ones((4, 3))), Vj(jnp.ones((5, 3)))
+            >>> (x - y).ndim, x.sqdist(y).ndim
+            (3, 2)
+        """
         return len(self.shape)
 
     @property
     def nbatchdims(self) -> int:
-        """How many batch dims stand before the i axis."""
+        """How many batch dims stand before the i axis; so it is the number of the i axis.
+
+        Example:
+            >>> import jax.numpy as jnp
+            >>> from lazyjax import Vi
+            >>> Vi(jnp.ones((7, 4, 3))).nbatchdims
+            1
+        """
         return len(self._sizes[0])
 
     @property
     def dtype(self) -> np.dtype:
-        """The dtype of the values."""
+        """The dtype of the values, a `numpy.dtype`: what JAX makes of the data under its promotion rules.
+
+        Example:
+            >>> import jax.numpy as jnp
+            >>> from lazyjax import Vi, Vj
+            >>> (Vi(jnp.ones((4, 3), "bfloat16")) + Vj(jnp.ones((5, 3), "float32"))).dtype
+            dtype('float32')
+        """
         return np.dtype(self._aval.dtype)
 
     def dim(self) -> int:
-        """The number of axes of `_shape`, as in PyTorch."""
+        """The number of axes of (*B, M, N, D), as in PyTorch and KeOps; `ndim` does not count features of size 1.
+
+        Returns:
+            An int.
+
+        Example:
+            >>> import jax.numpy as jnp
+            >>> from lazyjax import Vi, Vj
+            >>> Vi(jnp.ones((4, 3))).sqdist(Vj(jnp.ones((5, 3)))).dim()
+            3
+        """
         return len(self._shape)
 
     def __repr__(self) -> str:
@@ -208,13 +257,29 @@ class LazyTensor(
 
     @property
     def T(self) -> LazyTensor:
-        """i and j exchanged."""
+        """i and j exchanged: of shape (*B, N, M, D). `mT` transposes the features, matrices.
+
+        Example:
+            >>> from lazyjax import Vi, Vj
+            >>> K = Vi([[1.0], [2.0]]) - Vj([[1.0], [10.0], [100.0]])
+            >>> K.shape, K.T.shape, K.T.sum(axis=1).tolist() == K.sum(axis=0).tolist()
+            ((2, 3), (3, 2), True)
+        """
         leaves = tuple(leaf.swapped() for leaf in self._tape.leaves)
         batch, m, n = self._sizes
         return LazyTensor._make(Tape(leaves, self._tape.code), self._node, self._data, self._cached_aval, (batch, n, m))
 
     def t(self) -> LazyTensor:
-        """i and j exchanged, as `T`."""
+        """i and j exchanged, as `T`.
+
+        Returns:
+            A LazyTensor of shape (*B, N, M, D).
+
+        Example:
+            >>> from lazyjax import Vi, Vj
+            >>> (Vi([[1.0], [2.0]]) - Vj([[1.0], [10.0], [100.0]])).t().shape
+            (3, 2)
+        """
         return self.T
 
 
@@ -265,28 +330,81 @@ def extend(instruction: tuple[str, Any], operands: Sequence[LazyTensor], avals: 
 
 
 def Vi(x: Any, dim: Any = None, *, feature_ndim: Any = 1) -> LazyTensor:
-    """An i-variable of shape (*B, M, D); or, with `dim`, the symbolic i-variable of that index.
+    """An i-variable: one row of features for every i; or, with `dim`, a symbolic one.
 
-    With feature_ndim=2, 3, ... x is (*B, M, D1, D2, ...): a matrix or a tensor for every row.
+    Args:
+        x: an array (*B, M, D); with feature_ndim=2, 3, ... (*B, M, D1, D2, ...), a matrix or a tensor for every row.
+            With `dim` the index of a symbolic variable: which of the arrays it stands for that the reduction is
+            called with.
+        dim: the number of features of a symbolic variable.
+        feature_ndim: how many feature axes x has.
+
+    Returns:
+        A LazyTensor of shape (*B, M, 1, D). A reduction of a formula with symbolic variables is a function of arrays.
+
+    Raises:
+        ValueError: where x has too few axes. TypeError: where it is no array of a dtype that a formula can hold.
 
     Example:
         >>> import jax.numpy as jnp
-        >>> from lazyjax import Vi
+        >>> from lazyjax import Vi, Vj
         >>> Vi(jnp.ones((10, 3))).shape, Vi(jnp.ones((10, 2, 3)), feature_ndim=2).shape
         ((10, 1, 3), (10, 1, 2, 3))
+        >>> total = Vi(0, 3).sqdist(Vj(1, 3)).sum(axis=1)
+        >>> total(jnp.zeros((4, 3)), jnp.ones((5, 3))).tolist()
+        [[15.0], [15.0], [15.0], [15.0]]
     """
     return LazyTensor._of_leaf(*variable_leaf(x, dim, "i", feature_ndim, "Vi"))
 
 
 def Vj(x: Any, dim: Any = None, *, feature_ndim: Any = 1) -> LazyTensor:
-    """A j-variable of shape (*B, N, D); or, with `dim`, the symbolic j-variable of that index. See `Vi`."""
+    """A j-variable: one row of features for every j; or, with `dim`, a symbolic one.
+
+    Args:
+        x: an array (*B, N, D), (*B, N, D1, D2, ...) with feature_ndim=2, 3, ...; with `dim` the index of a symbolic
+            variable, as in `Vi`.
+        dim: the number of features of a symbolic variable.
+        feature_ndim: how many feature axes x has.
+
+    Returns:
+        A LazyTensor of shape (*B, 1, N, D).
+
+    Raises:
+        ValueError: where x has too few axes. TypeError: where it is no array of a dtype that a formula can hold.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from lazyjax import Vi, Vj
+        >>> Vj(jnp.ones((10, 3))).shape, (Vi(jnp.ones((4, 3))) * Vj(jnp.ones((10, 3)))).shape
+        ((1, 10, 3), (4, 10, 3))
+    """
     return LazyTensor._of_leaf(*variable_leaf(x, dim, "j", feature_ndim, "Vj"))
 
 
 def Pm(x: Any, dim: Any = None, *, feature_ndim: Any = 1) -> LazyTensor:
-    """A parameter: a number, (D,) or (*B, D); or, with `dim`, the symbolic parameter of that index.
+    """A parameter, the same for all pairs; or, with `dim`, a symbolic one.
 
-    With feature_ndim=2, 3, ... x is (*B, D1, D2, ...).
+    Args:
+        x: a number, an array (D,), or (*B, D) with batch dims; (*B, D1, D2, ...) with feature_ndim=2, 3, ... With
+            `dim` the index of a symbolic variable, as in `Vi`. Python floats stay weakly typed, and new values of
+            them do not compile again.
+        dim: the number of features of a symbolic variable.
+        feature_ndim: how many feature axes x has.
+
+    Returns:
+        A LazyTensor of shape (*B, 1, 1, D).
+
+    Raises:
+        ValueError: where x has less axes than feature_ndim. TypeError: where it is no array of a dtype that a formula
+            can hold.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from lazyjax import Pm, Vi
+        >>> (Vi(jnp.ones((2, 3))) * Pm([1.0, 2.0, 3.0])).sum(-1).sum(axis=1).tolist()
+        [[6.0], [6.0]]
+        >>> Pm(jnp.eye(3), feature_ndim=2).matmul(Vi(jnp.ones((2, 3)))).shape
+        (2, 1, 3)
     """
     if type(x) is int and dim is None:
         x = np.asarray(x)

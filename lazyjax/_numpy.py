@@ -65,7 +65,14 @@ class NumPyHabits:
 
     @property
     def size(self) -> int:
-        """How many values there are: the product of `shape`."""
+        """How many values there are: the product of `shape`.
+
+        Example:
+            >>> import jax.numpy as jnp
+            >>> from lazyjax import Vi, Vj
+            >>> (Vi(jnp.ones((4, 3))) - Vj(jnp.ones((5, 3)))).size
+            60
+        """
         return math.prod(self.shape)
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:

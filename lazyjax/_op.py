@@ -17,6 +17,12 @@ class Op:
 
     name: the method of LazyTensor; fn(*features, **static parameters) -> features; arity: how many LazyTensors.
     symbol: how it is printed, "{0} + {1}" or None for a call.  broadcast: operands must have equal D, or 1.
+
+    What the docstring of its method is made of (`_op_docs.py`), where that is not written by hand:
+    doc: the summary, without a full stop.  note: sentences about the domain, singular points, the source.
+    dtype: of the result, a key of `_op_docs.DTYPES`.  one: whether the result has one feature.  refuses: which dtypes.
+    operands: the names of those after self.  example: "0.0, 4.0 -> 0.0, 2.0", arguments and values; or an expression
+    in place of the arguments; "1.0 ~> 2.7183" where the value is rounded to 4 decimals.
     """
 
     name: str
@@ -25,11 +31,17 @@ class Op:
     symbol: str | None = None
     doc: str = ""
     broadcast: bool = True
+    note: str = ""
+    dtype: str = "float"
+    one: bool = False
+    refuses: str = ""
+    operands: tuple[str, ...] = ("y",)
+    example: str = ""
 
 
-def unary(name: str, fn: Callable[..., Any], doc: str) -> Op:
+def unary(name: str, fn: Callable[..., Any], doc: str, **kwargs: Any) -> Op:
     """A row of one operand."""
-    return Op(name, fn, 1, None, doc)
+    return Op(name, fn, 1, None, doc, **kwargs)
 
 
 def binary(name: str, fn: Callable[..., Any], symbol: str | None, doc: str, **kwargs: Any) -> Op:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from ._op import Op
+from ._op_docs import docstring, signature
 from ._ops import OPS
 from ._ops_algebra import ALGEBRA
 from ._ops_tensors import TENSORS
@@ -50,7 +52,25 @@ class Operators:
         return self._record("power_of", other, shown="**")
 
     def power(self, other: Any) -> Any:
-        """`x ** other`."""
+        """x to the power other: `x ** other`, as `numpy.power`.
+
+        A Python int is an exact power, 0.5 and -0.5 are `sqrt` and `rsqrt`. In float64 the exponent is exact, where
+        KeOps rounds it to float32.
+
+        Args:
+            other: a LazyTensor, an array or a number, with as many features as self, or one.
+
+        Returns:
+            A LazyTensor with the features of both operands, broadcast, in the dtype that they promote to.
+
+        Raises:
+            ValueError: where features, rows or batch dims do not fit.
+
+        Example:
+            >>> from lazyjax import Vj
+            >>> Vj([[2.0], [-3.0]]).power(3).dense().tolist()
+            [[8.0, -27.0]]
+        """
         return self**other
 
     def __rpow__(self, other: Any) -> Any:
@@ -113,17 +133,26 @@ def _attach() -> None:
         setattr(Operators, f"__{dunder}__", binary(op, symbol, False))
     setattr(Operators, "__neg__", lambda self: self._record("negative"))  # noqa: B010
     for name, row in OPS.items():
-        if name in _WRITTEN or name.endswith("_features"):
-            continue
+        if name not in _WRITTEN and not name.endswith("_features"):
+            setattr(Operators, name, _method(row))
 
-        def method(self: Operators, *others: Any, _name: str = name, _row: Any = row) -> Operators:
-            if len(others) != _row.arity - 1:
-                raise TypeError(f"{_name} takes {_row.arity - 1} more operands, got {len(others)}.")
-            return self._record(_name, *others)
 
-        method.__name__, method.__qualname__ = name, f"Operators.{name}"
-        method.__doc__ = f"Element-wise or over the features: {row.doc}."
-        setattr(Operators, name, method)
+def _method(row: Op) -> Callable[..., Any]:
+    name = row.name
+
+    def method(self: Operators, *others: Any) -> Operators:
+        _check_count(row, others)
+        return self._record(name, *others)
+
+    method.__name__, method.__qualname__ = name, f"Operators.{name}"
+    method.__doc__ = docstring(row)
+    setattr(method, "__signature__", signature(row))  # noqa: B010
+    return method
+
+
+def _check_count(row: Op, others: tuple[Any, ...]) -> None:
+    if len(others) != row.arity - 1:
+        raise TypeError(f"{row.name} takes {row.arity - 1} more operands, got {len(others)}.")
 
 
 _attach()

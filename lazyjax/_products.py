@@ -29,21 +29,90 @@ class Products:
         T: Any
 
     def __matmul__(self, b: Any) -> Any:
+        """K @ b, the sum over j of K_ij b_j, for a scalar formula K.
+
+        Args:
+            b: an array (N,), or (*B, N, E) whose batch dims broadcast against those of K.
+
+        Returns:
+            An array (*B, M), or (*B, M, E), in the dtype that K and b promote to.
+
+        Raises:
+            ValueError: where K has several features, or the sizes do not fit. TypeError: where b is a LazyTensor.
+
+        Example:
+            >>> from lazyjax import Vi, Vj
+            >>> K = Vi([[1.0], [2.0]]) * Vj([[1.0], [10.0], [100.0]])
+            >>> (K @ [1.0, 0.0, 1.0]).tolist(), (K @ [[1.0], [0.0], [1.0]]).tolist()
+            ([101.0, 202.0], [[101.0], [202.0]])
+        """
         return self._product(b, "K @ b", {})
 
     def __rmatmul__(self, b: Any) -> Any:
-        """b @ K: b (M,) or (..., E, M)."""
+        """b @ K, the sum over i of b_i K_ij, for a scalar formula K.
+
+        Args:
+            b: an array (M,), or (*B, E, M).
+
+        Returns:
+            An array (*B, N), or (*B, E, N), in the dtype that K and b promote to.
+
+        Raises:
+            ValueError: where K has several features, or the sizes do not fit.
+
+        Example:
+            >>> import jax.numpy as jnp
+            >>> from lazyjax import Vi, Vj
+            >>> K = Vi([[1.0], [2.0]]) * Vj([[1.0], [10.0], [100.0]])
+            >>> (jnp.asarray([1.0, 1.0]) @ K).tolist()
+            [3.0, 30.0, 300.0]
+        """
         b = checked_array(b, "b @ K")
         if b.ndim >= 2:
             return self.T._product(jnp.swapaxes(b, -1, -2), "b @ K", {}, _transposed)
         return self.T._product(b, "b @ K", {})
 
     def matvec(self, b: Any, **options: Any) -> Any:
-        """K @ b."""
+        """K @ b, with options: the sum over j of K_ij b_j, for a scalar formula K.
+
+        Args:
+            b: an array (N,), or (*B, N, E) whose batch dims broadcast against those of K (KeOps flattens a batch).
+            **options: as in `sum`.
+
+        Returns:
+            An array (*B, M), or (*B, M, E), in the dtype that K and b promote to.
+
+        Raises:
+            ValueError: where K has several features, or the sizes do not fit. TypeError: where b is a LazyTensor, and
+                for unknown options.
+
+        Example:
+            >>> from lazyjax import Vi, Vj
+            >>> K = Vi([[1.0], [2.0]]) * Vj([[1.0], [10.0], [100.0]])
+            >>> K.matvec([1.0, 0.0, 1.0], sum_scheme="kahan_scheme").tolist()
+            [101.0, 202.0]
+        """
         return self._product(b, "matvec", options)
 
     def rmatvec(self, b: Any, **options: Any) -> Any:
-        """K.T @ b."""
+        """K.T @ b, with options: the sum over i of K_ij b_i, for a scalar formula K.
+
+        Args:
+            b: an array (M,), or (*B, M, E).
+            **options: as in `sum`.
+
+        Returns:
+            An array (*B, N), or (*B, N, E), in the dtype that K and b promote to. K is not conjugated.
+
+        Raises:
+            ValueError, TypeError: as `matvec`.
+
+        Example:
+            >>> from lazyjax import Vi, Vj
+            >>> K = Vi([[1.0], [2.0]]) * Vj([[1.0], [10.0], [100.0]])
+            >>> K.rmatvec([1.0, 1.0]).tolist()
+            [3.0, 30.0, 300.0]
+        """
         return self.T._product(b, "rmatvec", options)
 
     def _product(self, b: Any, name: str, options: dict[str, Any], pick: Any = first) -> Any:

@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Any
 import jax.numpy as jnp
 import numpy as np
 
-from ._errors import show, static_int
+from ._aliases import attach_aliases
+from ._errors import show
+from ._exponentials import Exponentials
+from ._extrema import Extrema
 from ._ops import FEATURE_OPS
 from ._options import Accumulation, Options, check_accumulator, read_options, reduce_axis
 from ._reductions import Extremum, KSmallest, LogSumExp, Sum, SumSoftmaxWeight
@@ -22,8 +25,8 @@ from .kernels import Reduction
 _BOTH = (Sum, Mean, Variance, Product, LogSumExp, SumSoftmaxWeight)
 
 
-class Reductions:
-    """The reductions of a LazyTensor. `axis` (or `dim`) counts batch dims as KeOps does; "i" and "j" say it plainly."""
+class Reductions(Extrema, Exponentials):
+    """The reductions of a LazyTensor: how they are asked for, sums, and what is written by sums."""
 
     __slots__ = ()
 
@@ -78,116 +81,131 @@ class Reductions:
         return reduce_tensors(tensors, reduction, which, settings.backend, pick, drop)  # type: ignore[arg-type]
 
     def sum(self, axis: Any = None, *, dim: Any = None, **options: Any) -> Any:
-        """Sum over the features (axis=-1, the default, lazily), over i, over j, or over both ("i", "j").
+        """The sum over the features (lazily, the default), over i, over j, or over both.
+
+        Args:
+            axis: "i" or "j", or both: "ij" or ("i", "j"). Or an int, as in KeOps: it counts the axes of (*B, M, N,
+                D), from 0 or from the end, so that without batch dims 0 is i, 1 is j and -1, the default, the
+                features. With several feature axes also a tuple of some of them.
+            dim: another name of `axis`.
+            **options: of all reductions, over i and j only.
+                keepdims: False drops the feature axis of the result where its size is 1.
+                sum_scheme: "auto" and "block_sum" add by blocks, "direct_sum" one term after the other, "kahan_scheme"
+                    keeps the rounding error of every addition beside the sum. Of sums, means, products `K @ b`,
+                    logsumexp and sumsoftmaxweight.
+                dtype_acc: "auto", "float32" or "float64", the dtype of the accumulator; use_double_acc=True is
+                    "float64".
+                backend: None or "auto", the choice of the planner; or the name of a kernel, see `explain`.
+                call: False returns a function of the arrays of symbolic variables, as reductions of these always do.
+                KeOps' enable_chunks changes nothing; its other options work, or an error says what to do instead.
 
         Returns:
-            A LazyTensor with one feature, or an array (*B, R, D), R being the axis that stays; (*B, D) for both.
+            Over the features a LazyTensor with one feature. Else an array (*B, R, D), R being the axis that stays: M
+            or N; (*B, D) over both. Its dtype is that of `jnp.sum`; float16 and bfloat16 are added in float32. The
+            sum of no pairs is 0.
+
+        Raises:
+            ValueError: for an axis that is none, for unknown values of options, and for options that contradict each
+                other. TypeError: for unknown options, and for those that JAX cannot honour.
 
         Example:
-            >>> import jax.numpy as jnp
             >>> from lazyjax import Vi, Vj
-            >>> x, y = jnp.zeros((4, 3)), jnp.ones((5, 3))
-            >>> (-((Vi(x) - Vj(y)) ** 2).sum(-1)).exp().sum(axis=1).shape
-            (4, 1)
+            >>> D = ((Vi([[0.0], [1.0]]) - Vj([[0.0], [2.0], [4.0]])) ** 2).sum(-1)
+            >>> D.shape, D.sum(axis=1).tolist(), D.sum(axis="i").tolist(), D.sum(axis="ij").tolist()
+            ((2, 3), [[20.0], [11.0]], [[1.0], [5.0], [25.0]], [31.0])
         """
         return self._reduced("sum", Sum(), axis, dim, options, default=-1)
 
-    def min(self, axis: Any = None, *, dim: Any = None, **options: Any) -> Any:
-        """The smallest value, differentiable: (*B, R, D). NaN is skipped; inf where there is nothing."""
-        return self._reduced("min", Extremum(), axis, dim, options, default=-1)
-
-    def max(self, axis: Any = None, *, dim: Any = None, **options: Any) -> Any:
-        """The largest value, differentiable: (*B, R, D). NaN is skipped; -inf where there is nothing."""
-        return self._reduced("max", Extremum(largest=True), axis, dim, options, default=-1)
-
-    def argmin(self, axis: Any = None, *, dim: Any = None, **options: Any) -> Any:
-        """The index of the smallest value: int32 (*B, R, D), the lowest one of several, -1 where there is nothing."""
-        return self._reduced("argmin", Extremum(False, "index"), axis, dim, options, default=-1)
-
-    def argmax(self, axis: Any = None, *, dim: Any = None, **options: Any) -> Any:
-        """The index of the largest value: int32 (*B, R, D), the lowest one of several, -1 where there is nothing."""
-        return self._reduced("argmax", Extremum(True, "index"), axis, dim, options, default=-1)
-
-    def min_argmin(self, axis: Any = None, *, dim: Any = None, **options: Any) -> Any:
-        """(`min`, `argmin`) in one pass."""
-        return self._reduced("min_argmin", Extremum(False, "both"), axis, dim, options, every)
-
-    def max_argmax(self, axis: Any = None, *, dim: Any = None, **options: Any) -> Any:
-        """(`max`, `argmax`) in one pass."""
-        return self._reduced("max_argmax", Extremum(True, "both"), axis, dim, options, every)
-
-    def _k_best(self, name: str, K: Any, wanted: Any, axis: Any, dim: Any, options: Any, pick: Any = first) -> Any:
-        k = static_int(K, "K", name)
-        if k < 1:
-            raise ValueError(f"{name}: K={k}, expected at least 1.")
-        return self._reduced(name, KSmallest(k, wanted, "Kmax" in name), axis, dim, options, pick)
-
-    def Kmin(self, K: Any, axis: Any = None, *, dim: Any = None, **options: Any) -> Any:
-        """The K smallest values, ascending, differentiable: (*B, R, K), or (*B, R, K, D); inf follows where K > N."""
-        return self._k_best("Kmin", K, "value", axis, dim, options)
-
-    def argKmin(self, K: Any, axis: Any = None, *, dim: Any = None, **options: Any) -> Any:
-        """The indices of the K smallest values: int32 (*B, R, K), or (*B, R, K, D); -1 follows where K > N."""
-        return self._k_best("argKmin", K, "index", axis, dim, options)
-
-    def Kmin_argKmin(self, K: Any, axis: Any = None, *, dim: Any = None, **options: Any) -> Any:
-        """(`Kmin`, `argKmin`) in one pass."""
-        return self._k_best("Kmin_argKmin", K, "both", axis, dim, options, every)
-
-    def Kmax(self, K: Any, axis: Any = None, *, dim: Any = None, **options: Any) -> Any:
-        """The K largest values, descending, differentiable: (*B, R, K), or (*B, R, K, D); -inf follows where K > N."""
-        return self._k_best("Kmax", K, "value", axis, dim, options)
-
-    def argKmax(self, K: Any, axis: Any = None, *, dim: Any = None, **options: Any) -> Any:
-        """The indices of the K largest values: int32 (*B, R, K), or (*B, R, K, D); -1 follows where K > N."""
-        return self._k_best("argKmax", K, "index", axis, dim, options)
-
-    def Kmax_argKmax(self, K: Any, axis: Any = None, *, dim: Any = None, **options: Any) -> Any:
-        """(`Kmax`, `argKmax`) in one pass."""
-        return self._k_best("Kmax_argKmax", K, "both", axis, dim, options, every)
-
-    def logsumexp(self, axis: Any = None, *, dim: Any = None, weight: Any = None, **options: Any) -> Any:
-        """log sum exp over i or j: (*B, R, D); or, of a scalar formula with `weight`, log sum w exp: (*B, R, E).
-
-        Over the features (axis=-1) it is lazy. All -inf gives -inf.
-        """
-        weight = self._weight(weight, "logsumexp")
-        return self._reduced("logsumexp", LogSumExp(), axis, dim, options, weight=weight)
-
-    def sumsoftmaxweight(self, weight: Any, axis: Any = None, *, dim: Any = None, **options: Any) -> Any:
-        """sum of softmax(K) * weight over i or j, K a scalar formula (attention): (*B, R, E)."""
-        if weight is None:
-            raise TypeError("sumsoftmaxweight: weight is None, expected a LazyTensor or an array.")
-        weight = self._weight(weight, "sumsoftmaxweight")
-        return self._reduced("sumsoftmaxweight", SumSoftmaxWeight(), axis, dim, options, weight=weight)
-
-    def softmax(self, axis: Any = -1) -> Any:
-        """exp(x) / sum of exp(x) over the features, lazily."""
-        if reduce_axis(self, axis, None, None, "softmax") != "features":
-            raise ValueError("softmax: only over the features (axis=-1); over i or j use sumsoftmaxweight.")
-        return self._record("softmax_features", shown="softmax")
-
     def prod(self, axis: Any = None, *, dim: Any = None, **options: Any) -> Any:
-        """The product over the features (the default, lazily), over i, over j or over both: (*B, R, D); 1 of nothing.
+        """The product over the features (lazily, the default), over i, over j, or over both.
 
-        Its derivatives are right at zeros too, up to the fourth.
+        Derivatives to fourth order are right also where factors are 0; beyond, they are NaN there.
+
+        Args:
+            axis, dim, **options: as in `sum`; `dtype_acc` sets the accumulator, `sum_scheme` does not apply.
+
+        Returns:
+            A LazyTensor with one feature; or an array (*B, R, D), (*B, D) over both axes, in the dtype of `jnp.prod`.
+            The product of no pairs is 1.
+
+        Raises:
+            ValueError, TypeError: as `sum`.
+
+        Example:
+            >>> from lazyjax import Vi, Vj
+            >>> D = Vi([[0.0], [1.0]]).sqdist(Vj([[0.0], [2.0], [4.0]]))
+            >>> D.prod(axis=1).tolist()
+            [[0.0], [9.0]]
         """
         return self._reduced("prod", Product(), axis, dim, options, default=-1)
 
     def mean(self, axis: Any = None, *, dim: Any = None, **options: Any) -> Any:
-        """The mean over the features (the default, lazily), over i, over j or over both: (*B, R, D); NaN of nothing."""
+        """The mean over the features (lazily, the default), over i, over j, or over both.
+
+        Args:
+            axis, dim, **options: as in `sum`.
+
+        Returns:
+            A LazyTensor with one feature; or an array (*B, R, D), (*B, D) over both axes, in the dtype of the formula,
+            integers and booleans as floats. The mean of no pairs is NaN.
+
+        Raises:
+            ValueError, TypeError: as `sum`.
+
+        Example:
+            >>> from lazyjax import Vi, Vj
+            >>> D = Vi([[0.0], [1.0]]).sqdist(Vj([[0.0], [2.0], [4.0]]))
+            >>> D.mean(axis=0).tolist()
+            [[0.5], [2.5], [12.5]]
+        """
         return self._reduced("mean", Mean(), axis, dim, options, default=-1)
 
     def var(self, axis: Any = None, *, dim: Any = None, ddof: Any = 0, **options: Any) -> Any:
-        """The variance over the features (the default, lazily), over i, over j or over both: (*B, R, D), real.
+        """The variance over the features (lazily, the default), over i, over j, or over both, as `numpy.var`.
 
-        Squared deviations from the mean are summed without cancellation, in one pass, and divided by N - ddof; the
-        variance of no more than ddof pairs is NaN.
+        Over pairs, squared deviations from running means are merged without cancellation, in one pass (Chan, Golub and
+        LeVeque, Updating formulae and a pairwise algorithm for computing sample variances, COMPSTAT 1982).
+
+        Args:
+            axis, dim, **options: as in `sum`; `dtype_acc` sets the accumulator, `sum_scheme` does not apply.
+            ddof: squared deviations are divided by the number of values less ddof.
+
+        Returns:
+            A LazyTensor with one feature; or an array (*B, R, D), (*B, D) over both axes. Real, also of complex
+            formulas. NaN of no more than ddof values.
+
+        Raises:
+            TypeError: where ddof is no number, and for unknown options. ValueError: as `sum`.
+
+        Example:
+            >>> from lazyjax import Vi, Vj
+            >>> D = Vi([[0.0], [1.0]]).sqdist(Vj([[0.0], [2.0], [4.0]]))
+            >>> D.var(axis=0).tolist(), D.var(axis=0, ddof=1).tolist()
+            ([[0.25], [2.25], [12.25]], [[0.5], [4.5], [24.5]])
         """
         return self._spread("var", axis, dim, ddof, options)
 
     def std(self, axis: Any = None, *, dim: Any = None, ddof: Any = 0, **options: Any) -> Any:
-        """The square root of `var`, with derivative 0 where it is 0: (*B, R, D)."""
+        """The standard deviation, the square root of `var`.
+
+        Its derivative where it is 0 is 0.
+
+        Args:
+            axis, dim, ddof, **options: as in `var`.
+
+        Returns:
+            A LazyTensor with one feature; or an array (*B, R, D), (*B, D) over both axes: real, NaN of no more than
+            ddof values.
+
+        Raises:
+            TypeError, ValueError: as `var`.
+
+        Example:
+            >>> from lazyjax import Vi, Vj
+            >>> D = Vi([[0.0], [1.0]]).sqdist(Vj([[0.0], [2.0], [4.0]]))
+            >>> D.std(axis=0).tolist()
+            [[0.5], [1.5], [3.5]]
+        """
         return self._spread("std", axis, dim, ddof, options)
 
     def _spread(self, name: Any, axis: Any, dim: Any, ddof: Any, options: Any) -> Any:
@@ -200,17 +218,65 @@ class Reductions:
         return var if name == "var" else var.sqrt()
 
     def any(self, axis: Any = None, *, dim: Any = None, **options: Any) -> Any:
-        """Whether any value is not zero, over the features (the default, lazily), i, j or both: bool (*B, R, D)."""
+        """Whether some value is not 0, over the features (lazily, the default), over i, over j, or over both.
+
+        Args:
+            axis, dim, **options: as in `sum`.
+
+        Returns:
+            A LazyTensor with one feature; or an array (*B, R, D), (*B, D) over both axes, of dtype bool. False of no
+            pairs; NaN is not 0.
+
+        Raises:
+            ValueError, TypeError: as `sum`.
+
+        Example:
+            >>> from lazyjax import Vi, Vj
+            >>> D = Vi([[0.0], [1.0]]).sqdist(Vj([[0.0], [2.0], [4.0]]))
+            >>> (D > 9).any(axis=1).tolist()
+            [[True], [False]]
+        """
         return self._truth("any", "max", Extremum(largest=True), axis, dim, options)
 
     def all(self, axis: Any = None, *, dim: Any = None, **options: Any) -> Any:
-        """Whether no value is zero, over the features (the default, lazily), i, j or both: bool (*B, R, D)."""
+        """Whether no value is 0, over the features (lazily, the default), over i, over j, or over both.
+
+        Args:
+            axis, dim, **options: as in `sum`.
+
+        Returns:
+            A LazyTensor with one feature; or an array (*B, R, D), (*B, D) over both axes, of dtype bool. True of no
+            pairs; NaN is not 0.
+
+        Raises:
+            ValueError, TypeError: as `sum`.
+
+        Example:
+            >>> from lazyjax import Vi, Vj
+            >>> D = Vi([[0.0], [1.0]]).sqdist(Vj([[0.0], [2.0], [4.0]]))
+            >>> D.all(axis=1).tolist()
+            [[False], [True]]
+        """
         return self._truth("all", "min", Extremum(), axis, dim, options)
 
     def count_nonzero(self, axis: Any = None, *, dim: Any = None, **options: Any) -> Any:
-        """How many values are not zero, over the features (the default, lazily), i, j or both: (*B, R, D).
+        """How many values are not 0, over the features (lazily, the default), over i, over j, or over both.
 
-        An integer, of the dtype of a sum of booleans.
+        Args:
+            axis, dim, **options: as in `sum`.
+
+        Returns:
+            A LazyTensor with one feature; or an array (*B, R, D), (*B, D) over both axes, of the integer dtype of a
+            `jnp.sum` of booleans.
+
+        Raises:
+            ValueError: where there are more pairs than an int32 can hold and x64 is not enabled; and as `sum`.
+
+        Example:
+            >>> from lazyjax import Vi, Vj
+            >>> D = Vi([[0.0], [1.0]]).sqdist(Vj([[0.0], [2.0], [4.0]]))
+            >>> D.count_nonzero(axis=1).tolist(), (D < 2).count_nonzero(axis="ij").tolist()
+            ([[2], [3]], [3])
         """
         _, m, n = self._sizes
         which = reduce_axis(self, axis, dim, -1, "count_nonzero")
@@ -232,20 +298,43 @@ class Reductions:
         _check_no_options(read_options(options, name, reduction), options, name)
         return tensor._record(FEATURE_OPS[over_features], shown=name)
 
-    def _weight(self, weight: Any, name: str) -> Any:
-        if weight is None:
-            return None
-        if self._shape[-1] != 1:
-            raise ValueError(
-                f"{name}: with a weight the formula must be scalar, but it has {self._shape[-1]} features; "
-                "sum them first, for instance with .sum(-1)."
-            )
-        return self._lift(weight, name, "weight")
-
     def reduction(
         self, reduction: Any, axis: Any = None, *, dim: Any = None, weight: Any = None, **options: Any
     ) -> Any:
-        """Reduce by a monoid of your own, a `lazyjax.Reduction`; a tuple of its results."""
+        """Reduce by a monoid of your own over i or over j.
+
+        KeOps' method of this name takes the name of a reduction instead: here these are methods.
+
+        Args:
+            reduction: an instance of a subclass of `lazyjax.Reduction`, hashable: a frozen dataclass.
+            axis, dim, **options: as in `sum`; `axis` must be given, and not both axes at once.
+            weight: a LazyTensor, an array or a number, whose features are the second value of every pair.
+
+        Returns:
+            A tuple of the arrays (*B, R, ...) that `reduction.finalize` returns.
+
+        Raises:
+            TypeError: where reduction is none, or is not hashable. ValueError: as `sum`.
+
+        Example:
+            >>> import dataclasses
+            >>> import jax.numpy as jnp
+            >>> from lazyjax import Reduction, Vi, Vj
+            >>> @dataclasses.dataclass(frozen=True)
+            ... class Range(Reduction):  # (max, min) of every feature
+            ...     def init(self, values):
+            ...         infinite = jnp.full(values[0].shape, jnp.inf, values[0].dtype)
+            ...         return -infinite, infinite
+            ...     def lift(self, values, index):
+            ...         return values[0], values[0]
+            ...     def merge(self, a, b):
+            ...         return jnp.maximum(a[0], b[0]), jnp.minimum(a[1], b[1])
+            ...     def finalize(self, acc, values):
+            ...         return (acc[0] - acc[1],)
+            >>> (spread,) = Vi([[0.0], [1.0]]).sqdist(Vj([[0.0], [2.0], [4.0]])).reduction(Range(), axis=1)
+            >>> spread.tolist()
+            [[16.0], [8.0]]
+        """
         if not isinstance(reduction, Reduction):
             raise TypeError(
                 f"reduction: got {show(reduction)}, expected an instance of a subclass of lazyjax.Reduction."
@@ -266,23 +355,4 @@ def _check_no_options(settings: Options, options: dict[str, Any], name: str) -> 
         raise TypeError(f"{name}: options {sorted(options)} have no meaning over the features.")
 
 
-def _attach_aliases() -> None:
-    """`K.sum_reduction(axis=...)` and so on, as in KeOps."""
-    for name in ("sum", "mean", "prod", "var", "std", "any", "all", "count_nonzero", "min", "max", "argmin", "argmax",
-                 "min_argmin", "max_argmax", "Kmin", "argKmin", "Kmin_argKmin", "Kmax", "argKmax", "Kmax_argKmax",
-                 "logsumexp", "sumsoftmaxweight"):  # fmt: skip
-        method = getattr(Reductions, name)
-
-        def alias(self: Any, *args: Any, _method: Any = method, _name: str = name, **kwargs: Any) -> Any:
-            positional = 1 if "K" in _name or _name == "sumsoftmaxweight" else 0
-            given = kwargs.get("axis", kwargs.get("dim", args[positional] if len(args) > positional else None))
-            if given is None:
-                raise ValueError(f"{_name}_reduction: axis is missing; give the i or the j axis.")
-            return _method(self, *args, **kwargs)
-
-        alias.__name__ = f"{name}_reduction"
-        alias.__doc__ = f"`{name}` under KeOps' other name; `axis` must be given."
-        setattr(Reductions, f"{name}_reduction", alias)
-
-
-_attach_aliases()
+attach_aliases(Reductions)

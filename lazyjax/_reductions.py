@@ -49,7 +49,17 @@ def _finite_or_zero(m: jax.Array) -> jax.Array:
 
 @dataclasses.dataclass(frozen=True)
 class Sum(Reduction):
-    """sum_j f_ij, for every value and every feature on its own."""
+    """sum_j f_ij, for every value and every feature on its own; the tangents of other reductions are written with it.
+
+    Booleans and short integers are counted as in `jnp.sum`, float16 and bfloat16 added in float32.
+
+    Example:
+        >>> from lazyjax import Sum, Vi, Vj
+        >>> D = Vi([[0.0], [1.0]]).sqdist(Vj([[0.0], [2.0], [4.0]]))
+        >>> (total,) = D.reduction(Sum(), axis=1)
+        >>> total.tolist()
+        [[20.0], [11.0]]
+    """
 
     adds = True
 

@@ -158,7 +158,8 @@ class Calculus:
         """The gradient with respect to v, applied to e: J^T e, for the Jacobian J of the formula.
 
         Args:
-            v: a variable of the formula.
+            v: a variable of the formula: the LazyTensor `Vi(x)`, `Vj(y)` or `Pm(p)` that it was written with, or a
+                symbolic one.
             e: a LazyTensor, an array or a number with as many features as the formula, or one.
 
         Returns:
@@ -166,47 +167,161 @@ class Calculus:
             so the conjugate of JAX's.
 
         Raises:
-            TypeError: if v is not a variable; ValueError: if it does not occur in the formula, or e has other features.
+            TypeError: if v is not a variable, or e is complex where the formula is real. ValueError: if v does not
+                occur in the formula, or e has other features.
 
         Example:
-            >>> import jax.numpy as jnp
             >>> from lazyjax import Vi, Vj
-            >>> x, y = Vi(jnp.ones((4, 3))), Vj(jnp.zeros((5, 3)))
-            >>> K = (-x.sqdist(y)).exp()
-            >>> K.grad(x, 1).sum(axis=1).shape  # the sum of -2 K (x - y)
-            (4, 3)
+            >>> x, y = Vi([[1.0, 2.0]]), Vj([[0.0, 0.0], [1.0, 1.0]])
+            >>> x.sqdist(y).grad(x, 1).sum(axis=1).tolist()  # the sum of 2 (x - y)
+            [[2.0, 6.0]]
         """
         return self._derivative("grad", v, e, self._aval.shape)
 
     def diff(self, v: Any, e: Any) -> Any:
-        """The differential with respect to v, applied to e: J e. It has the features of the formula; e those of v, or
-        one."""
+        """The differential with respect to v, applied to e: J e, for the Jacobian J of the formula.
+
+        Args:
+            v: a variable of the formula, as in `grad`.
+            e: a LazyTensor, an array or a number with as many features as v, or one.
+
+        Returns:
+            A LazyTensor with the features of the formula.
+
+        Raises:
+            TypeError: if v is not a variable, or e is complex where v is real. ValueError: if v does not occur in the
+                formula, or e has other features.
+
+        Example:
+            >>> from lazyjax import Vi, Vj
+            >>> x, y = Vi([[1.0, 2.0]]), Vj([[0.0, 0.0], [1.0, 1.0]])
+            >>> x.sqdist(y).diff(x, [1.0, 0.0]).dense().tolist()  # 2 (x - y) along the first axis
+            [[2.0, 0.0]]
+        """
         return self._derivative("diff", v, e, None)
 
     def grad_matrix(self, v: Any) -> Any:
-        """The Jacobian with respect to v, flattened row by row: feature k * V + l is the derivative of feature k with
-        respect to v_l, V being the number of features of v."""
+        """The Jacobian with respect to v, flattened row by row.
+
+        Feature k * V + l is the derivative of feature k of the formula with respect to v_l, V being the number of
+        features of v.
+
+        Args:
+            v: a variable of the formula, as in `grad`.
+
+        Returns:
+            A LazyTensor with as many features as the formula has times V.
+
+        Raises:
+            TypeError: if v is not a variable, or is complex. ValueError: if v does not occur in the formula.
+
+        Example:
+            >>> from lazyjax import Vi
+            >>> x = Vi([[3.0, 5.0]])
+            >>> (x**2).grad_matrix(x).sum(axis=1).tolist()
+            [[6.0, 0.0, 0.0, 10.0]]
+        """
         return self._derivative("grad_matrix", v)
 
     def divergence(self, v: Any) -> Any:
-        """The trace of the Jacobian with respect to v, which must have as many features as the formula."""
+        """The trace of the Jacobian with respect to v.
+
+        Args:
+            v: a variable of the formula, as in `grad`, with as many features as the formula.
+
+        Returns:
+            A LazyTensor with one feature.
+
+        Raises:
+            TypeError: if v is not a variable, or is complex. ValueError: if v does not occur in the formula, or has
+                another number of features.
+
+        Example:
+            >>> from lazyjax import Vi
+            >>> x = Vi([[3.0, 5.0]])
+            >>> (x**2).divergence(x).sum(axis=1).tolist()
+            [[16.0]]
+        """
         return self._derivative("divergence", v)
 
     def laplacian(self, v: Any) -> Any:
-        """The trace of the Hessian of a scalar formula with respect to v."""
+        """The trace of the Hessian of a scalar formula with respect to v.
+
+        Args:
+            v: a variable of the formula, as in `grad`.
+
+        Returns:
+            A LazyTensor with one feature.
+
+        Raises:
+            TypeError: if v is not a variable, or is complex. ValueError: if v does not occur in the formula, or the
+                formula has several features.
+
+        Example:
+            >>> from lazyjax import Vi, Vj
+            >>> x, y = Vi([[1.0, 2.0]]), Vj([[0.0, 0.0], [1.0, 1.0]])
+            >>> x.sqdist(y).laplacian(x).dense().tolist()  # 2 D
+            [[4.0, 4.0]]
+        """
         return self._derivative("laplacian", v)
 
     def trace_operator(self, v: Any) -> Any:
-        """The trace of a formula that is linear in v. If v is symbolic, the result does not have it any more."""
+        """The trace of a formula that is linear in v. If v is symbolic, the result does not have it any more.
+
+        Args:
+            v: a variable, often a symbolic one with a negative index, as in KeOps; with as many features as the
+                formula.
+
+        Returns:
+            A LazyTensor with one feature.
+
+        Raises:
+            TypeError: if v is not a variable, or is complex. ValueError: if the formula is not linear in v, or has
+                another number of features.
+
+        Example:
+            >>> from lazyjax import Vi
+            >>> x, v = Vi([[3.0, 5.0]]), Vi(0, 2)
+            >>> (x * v).trace_operator(v).sum(axis=1).tolist()
+            [[8.0]]
+        """
         return self._derivative("trace_operator", v)
 
     def factorize(self, other: Any) -> Any:
-        """The same formula: what occurs in it twice is always computed once. Accepted for KeOps' sake."""
+        """The same formula: what occurs in it twice is always computed once. Accepted for KeOps' sake.
+
+        Args:
+            other: a LazyTensor, an array or a number, which KeOps would compute first.
+
+        Returns:
+            self.
+
+        Raises:
+            TypeError: where other is no operand.
+
+        Example:
+            >>> from lazyjax import Vi, Vj
+            >>> x, y = Vi([[1.0]]), Vj([[3.0]])
+            >>> K = x.sqdist(y) + x.sqdist(y).sqrt()
+            >>> K.factorize(x.sqdist(y)).dense().item()
+            6.0
+        """
         self._lift(other, "factorize")
         return self
 
     def auto_factorize(self) -> Any:
-        """The same formula: what occurs in it twice is always computed once. Accepted for KeOps' sake."""
+        """The same formula: what occurs in it twice is always computed once. Accepted for KeOps' sake.
+
+        Returns:
+            self.
+
+        Example:
+            >>> from lazyjax import Vi, Vj
+            >>> x, y = Vi([[1.0]]), Vj([[3.0]])
+            >>> K = x.sqdist(y) + x.sqdist(y).sqrt()
+            >>> K.auto_factorize().dense().item()
+            6.0
+        """
         return self
 
     def _derivative(self, kind: Kind, v: Any, e: Any = None, of_e: tuple[int, ...] | None = None) -> Any:

@@ -43,20 +43,21 @@ class Views:
         def _make(cls, *args: Any) -> Any: ...
 
     def dense(self, *, max_bytes: Any = DENSE_BYTES) -> jax.Array:
-        """All values as an array of shape `K.shape`: (*B, M, N), or (*B, M, N, D) where D is not 1.
+        """All values as an array of shape `K.shape`: (*B, M, N), or (*B, M, N, D) where D is not 1. Differentiable.
 
         Args:
             max_bytes: the most memory that the array may take. 1 GiB unless told, so that nobody makes one unawares.
 
+        Returns:
+            An array in the dtype of K.
+
         Raises:
-            ValueError: if it would take more, or if K has symbolic variables.
+            ValueError: if it would take more, or if K has symbolic variables. TypeError: where max_bytes is no int.
 
         Example:
-            >>> import jax.numpy as jnp
             >>> from lazyjax import Vi, Vj
-            >>> (Vi(jnp.arange(2.0)[:, None]) - Vj(jnp.arange(3.0)[:, None])).dense()
-            Array([[ 0., -1., -2.],
-                   [ 1.,  0., -1.]], dtype=float32)
+            >>> (Vi([[0.0], [1.0]]) - Vj([[0.0], [1.0], [2.0]])).dense().tolist()
+            [[0.0, -1.0, -2.0], [1.0, 0.0, -1.0]]
         """
         _check_bound(self, "dense")
         most, size = static_int(max_bytes, "max_bytes", "dense"), dense_bytes(self)
@@ -68,10 +69,18 @@ class Views:
         return _dense(self._tape, self._node, *self._data)
 
     def diagonal(self) -> jax.Array:
-        """The values of the pairs (i, i) of a square K: (*B, M), or (*B, M, D) where D is not 1. Differentiable.
+        """The values of the pairs (i, i) of a square K. Differentiable; all pairs are never computed.
+
+        Returns:
+            An array (*B, M), or (*B, M, D) where D is not 1, in the dtype of K.
 
         Raises:
             ValueError: if M and N differ, or if K has symbolic variables.
+
+        Example:
+            >>> from lazyjax import Vi, Vj
+            >>> (Vi([[1.0], [2.0]]) * Vj([[10.0], [20.0]])).diagonal().tolist()
+            [10.0, 40.0]
         """
         _check_bound(self, "diagonal")
         _, m, n = self._sizes
@@ -84,7 +93,7 @@ class Views:
         return _entries(self._tape, self._node, numbers, numbers, *self._data)
 
     def at_pairs(self, i: Any, j: Any) -> jax.Array:
-        """The values of the listed pairs (i[k], j[k]): (*B, L), or (*B, L, D) where D is not 1.
+        """The values of the listed pairs (i[k], j[k]).
 
         Memory grows with L, not with the number of all pairs; differentiable in the data.
 
@@ -92,17 +101,20 @@ class Views:
             i, j: integer arrays (L,), or (*B, L) to list other pairs for each problem of a batch. Negative numbers
                 count from the end.
 
+        Returns:
+            An array (*B, L), or (*B, L, D) where D is not 1, in the dtype of K.
+
         Raises:
             IndexError: for an index out of range; where an index is traced, its value is then NaN (for integers the
                 lowest one, for booleans False).
-            ValueError, TypeError: for other arrays.
+            ValueError, TypeError: for other arrays, and if K has symbolic variables.
 
         Example:
             >>> import jax.numpy as jnp
             >>> from lazyjax import Vi, Vj
             >>> K = Vi(jnp.arange(4.0)[:, None]) * Vj(jnp.arange(5.0)[:, None])
-            >>> K.at_pairs([1, 2], [4, 3])
-            Array([4., 6.], dtype=float32)
+            >>> K.at_pairs([1, -1], [4, 3]).tolist()
+            [4.0, 9.0]
         """
         _check_bound(self, "at_pairs")
         batch, m, n = self._sizes

@@ -63,7 +63,7 @@ def describe() -> dict[str, Any]:
 
     root = Path(__file__).parent.parent
     return {
-        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="minutes"),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="minutes"),
         "command": " ".join(["python -m bench", *sys.argv[1:]]),
         "cpu": _cpu(),
         "cores": cores(),

@@ -1,4 +1,4 @@
-"""Times of one case: first calls, then warmed calls of all contenders in turn, so that drift meets all of them alike."""
+"""Times of one case: first calls, then warmed calls of all contenders in turn, so that drift meets all alike."""
 
 from __future__ import annotations
 

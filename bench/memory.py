@@ -1,7 +1,7 @@
 """Peak memory of one contender in one case, in a process of its own.
 
-The peak is that of resident memory over what the process held before the first call (interpreter, libraries, data). That of the first
-call includes what its compiler took; that of a later call includes what was kept since.
+The peak is that of resident memory over what the process held before the first call: interpreter, libraries, data.
+That of the first call includes what its compiler took; that of a later call includes what was kept since.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def measure(case_name: str, contender: str, small: bool) -> dict[str, Any]:
 
 
 def _status(field: str) -> int:
-    """VmRSS or VmHWM (its peak), in bytes; unlike getrusage's peak, it knows nothing of the process that forked this one."""
+    """VmRSS or VmHWM (its peak), in bytes. The peak of getrusage would be that of the process that started this one."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(field):
             return int(line.split()[1]) * 1024

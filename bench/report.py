@@ -93,8 +93,8 @@ def _measurements(cases: list[dict[str, Any]]) -> list[str]:
     lines = [
         "## Measurements",
         "",
-        "Medians of warmed calls with their quartiles. The error is the largest, against float64. Memory is what a later",
-        "call held at its peak over interpreter, libraries and data, and in brackets what XLA says that its program needs.",
+        "Medians of warmed calls with their quartiles. The error is the largest, against float64. Memory is what a",
+        "later call held at its peak over interpreter, libraries and data; in brackets, what XLA says it needs.",
         "",
     ]
     for case in cases:

@@ -17,9 +17,14 @@ from .contenders import contenders
 
 
 def chosen_cases(only: list[str], quick: bool) -> list[cases.Case]:
-    """Cases by parts of their names; all of them where nothing is asked for."""
+    """Cases by their names or parts of them; all of them where nothing is asked for."""
     every = cases.table()
-    found = [c for c in every if not only or any(p.lower() in c.name.lower() for p in only)]
+    names = {c.name.lower() for c in every}
+
+    def asked(name: str) -> bool:  # a whole name means that case alone
+        return any(p.lower() == name if p.lower() in names else p.lower() in name for p in only)
+
+    found = [c for c in every if not only or asked(c.name.lower())]
     if not found:
         raise SystemExit(
             f"--only {' '.join(only)}: no case has such a name. There are:\n" + "\n".join(c.name for c in every)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 import tempfile
 from pathlib import Path
@@ -35,6 +36,7 @@ def arguments() -> argparse.ArgumentParser:
     )
     parser.add_argument("--quick", action="store_true", help="small sizes")
     parser.add_argument("--no-memory", action="store_true", help="leave out the processes that measure peak memory")
+    parser.add_argument("--plots", action="store_true", help="curves over N and over D instead of the table")
     parser.add_argument("--output", type=Path, default=DEFAULT_OUTPUT, help="folder for results.json and results.md")
     parser.add_argument(
         "--keops-cache", type=Path, help="folder of KeOps' compiled formulas, to be kept; a new one each time otherwise"
@@ -44,7 +46,9 @@ def arguments() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:
+    argv = sys.argv[1:] if argv is None else argv
     options = arguments().parse_args(argv)
+    options.command = shlex.join(["python", "-m", "bench", *argv])
     with tempfile.TemporaryDirectory() as scratch:
         # KeOps reads it when it is imported. A new folder, so that its first calls are first calls.
         os.environ["KEOPS_CACHE_FOLDER"] = str(options.keops_cache or scratch)
@@ -55,4 +59,3 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
 
 if __name__ == "__main__":
     main()
-    sys.exit()

@@ -34,6 +34,7 @@ class _Entry:
     number: int = 1  # calls of a sample
     repeats: int = LEAST
     samples: list[float] = dataclasses.field(default_factory=list)
+    cpu: list[float] = dataclasses.field(default_factory=list)  # of all threads, which a busy machine disturbs less
 
 
 def keops_formulas() -> int:
@@ -69,7 +70,7 @@ def measure(case: Case, modules: dict[str, ModuleType], repeats: int, say: Calla
         low, median, high = np.quantile(entry.samples, [0.25, 0.5, 0.75]).tolist()
         results[name] |= {
             "median": median, "quartiles": [low, high], "runs": len(entry.samples), "calls_per_run": entry.number,
-            "pairs_per_second": case.pairs / median,
+            "pairs_per_second": case.pairs / median, "cpu_seconds": statistics.median(entry.cpu),
         }  # fmt: skip
     return results
 
@@ -83,7 +84,7 @@ def _probe(case: Case, arrays: Data, module: ModuleType) -> None:
     run = module.prepare(few, {name: a[:rows] if name in "xqgt" else a for name, a in arrays.items()})
     run.compile()
     run.call()
-    predicted = _seconds(run.call) * case.m / rows
+    predicted = seconds_of(run.call) * case.m / rows
     if predicted > LONGEST:
         raise Refused(f"would take about {predicted:.0f} s a call")
 
@@ -104,9 +105,9 @@ def _first(case: Case, arrays: Data, module: ModuleType) -> tuple[_Entry, dict[s
 
 
 def _estimate(entry: _Entry, repeats: int) -> None:
-    entry.seconds = _seconds(entry.run.call)
+    entry.seconds = seconds_of(entry.run.call)
     if entry.seconds < SAMPLE:
-        entry.seconds = statistics.median(_seconds(entry.run.call) for _ in range(5))
+        entry.seconds = statistics.median(seconds_of(entry.run.call) for _ in range(5))
     entry.number = max(1, round(SAMPLE / entry.seconds))
     each = entry.seconds * (entry.number + (entry.seconds < SHORT))
     entry.repeats = int(max(LEAST, min(repeats, BUDGET / each)))
@@ -120,13 +121,15 @@ def _turns(repeats: int, rounds: int) -> set[int]:
 def _sample(entry: _Entry) -> None:
     if entry.seconds < SHORT:
         entry.run.call()
-    start = time.perf_counter()
+    start, cpu = time.perf_counter(), time.process_time()
     for _ in range(entry.number):
         entry.run.call()
     entry.samples.append((time.perf_counter() - start) / entry.number)
+    entry.cpu.append((time.process_time() - cpu) / entry.number)
 
 
-def _seconds(call: Callable[[], Any]) -> float:
+def seconds_of(call: Callable[[], Any]) -> float:
+    """Of one call."""
     start = time.perf_counter()
     call()
     return time.perf_counter() - start

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from types import ModuleType
 from typing import Any
 
@@ -12,7 +13,7 @@ from rich.console import Console
 from rich.markdown import Markdown
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from . import cases, machine, measure, memory, report
+from . import cases, machine, measure, memory, plots, report
 from .contenders import contenders
 
 
@@ -47,10 +48,11 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     if options.list:
         console.print("\n".join([*(c.name for c in chosen), "", *modules]))
         return {}
-    found: dict[str, Any] = {"machine": machine.describe(), "quick": options.quick, "cases": []}
+    if options.plots:
+        return _plots(options, console, modules)
+    found: dict[str, Any] = {"machine": machine.describe(options.command), "quick": options.quick, "cases": []}
     _warm(modules)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
+    with _progress(console) as progress:
         task = progress.add_task("", total=len(chosen))
         for case in chosen:
 
@@ -64,11 +66,29 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
                         say(f"{name}, memory")
                         result["memory"] = memory.measure(case.name, name, options.quick)
             found["cases"].append(report.record(case, results))
-            report.judge(found["cases"])
+            report.judge(found["cases"], options.quick)
             report.save(found, options.output)  # after each case: what is measured is not lost
             progress.advance(task)
     console.print(Markdown(report.markdown(found)) if console.is_terminal else report.markdown(found), soft_wrap=True)
     console.print(f"written: {options.output}/results.json, results.md")
+    return found
+
+
+def _progress(console: Console) -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, console=console, transient=True)
+
+
+def _plots(options: argparse.Namespace, console: Console, modules: dict[str, ModuleType]) -> dict[str, Any]:
+    modules = {name: m for name, m in modules.items() if options.contenders or name in plots.NAMES}
+    found: dict[str, Any] = {"machine": machine.describe(options.command), "quick": options.quick}
+    _warm(modules)
+    with _progress(console) as progress:
+        task = progress.add_task("", total=None)
+        found["curves"] = plots.run(modules, options.quick, lambda what: progress.update(task, description=what))
+    written = plots.draw(found["curves"], options.output)
+    (options.output / "curves.json").write_text(json.dumps(found, indent=1) + "\n")
+    console.print("written:", *written, options.output / "curves.json", soft_wrap=True)
     return found
 
 

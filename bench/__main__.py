@@ -45,10 +45,21 @@ def arguments() -> argparse.ArgumentParser:
     return parser
 
 
+def _without_folders(argv: list[str]) -> list[str]:
+    """What of a command line says what was measured."""
+    kept, skip = [], False
+    for word in argv:
+        folder = word in ("--output", "--keops-cache")
+        if not (skip or folder or word.startswith(("--output=", "--keops-cache="))):
+            kept.append(word)
+        skip = folder
+    return kept
+
+
 def main(argv: list[str] | None = None) -> dict[str, Any]:
     argv = sys.argv[1:] if argv is None else argv
     options = arguments().parse_args(argv)
-    options.command = shlex.join(["python", "-m", "bench", *argv])
+    options.command = shlex.join(["python", "-m", "bench", *_without_folders(argv)])
     with tempfile.TemporaryDirectory() as scratch:
         # KeOps reads it when it is imported. A new folder, so that its first calls are first calls.
         os.environ["KEOPS_CACHE_FOLDER"] = str(options.keops_cache or scratch)

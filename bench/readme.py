@@ -24,13 +24,13 @@ def block(found: dict[str, Any]) -> str:
     versions = machine["versions"]
     named = [("JAX", "jax"), ("KeOps", "pykeops"), ("scikit-learn", "scikit-learn")]
     lines = [
-        "| | time | pairs/s | KeOps | dense JAX | C | scikit-learn | first call, KeOps' |",
+        "| | time | pairs/s | KeOps | dense JAX | C | scikit-learn | first call (KeOps') |",
         "|---|---:|---:|---:|---:|---:|---:|---|",
         *(_row(case) for case in found["cases"] if "median" in case["results"].get(report.OURS, {})),
         "",
         f"Measured on {report.describe(machine)}, {machine['date'][:10]}, with "
         + ", ".join(f"{name} {versions[key]}" for name, key in named if key in versions)
-        + f", by `{machine['command']}`. {_load(machine)}",
+        + f", by `{machine['command']}`. {report.load(machine)}",
         "",
         "Time is the median of lazyjax' warmed calls; under the others' names stands how many times as long they take.",
         "Dense JAX holds all pairs in memory; C is a loop written by hand for this one formula, with vector",
@@ -47,7 +47,7 @@ def _row(case: dict[str, Any]) -> str:
     keops = results.get("KeOps", {})
     first = report.duration(ours["first_call"])
     if keops.get("compiled"):
-        first += f", {report.duration(keops['first_call'])}"
+        first += f" ({report.duration(keops['first_call'])})"
     columns = f", {case['e']} columns" if case["e"] > 1 and "columns" not in case["name"] else ""
     cells = [
         f"{case['name']}{columns} ({case['sizes'].split(',')[0]})",
@@ -57,17 +57,6 @@ def _row(case: dict[str, Any]) -> str:
         first,
     ]
     return f"| {' | '.join(cells)} |"
-
-
-def _load(machine: dict[str, Any]) -> str:
-    """Whether other programs ran: times are longer then, ratios noisier."""
-    load = machine["load_before"]
-    if load < 0.5:
-        return "The machine was otherwise idle."
-    return (
-        f"Other programs ran meanwhile (load {load:.0f} on {machine['cores']} cores when it began): "
-        "times are too long, and ratios uncertain."
-    )
 
 
 def rewrite(text: str, found: dict[str, Any]) -> str:

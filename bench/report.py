@@ -63,13 +63,24 @@ def describe(machine: dict[str, Any]) -> str:
     return f"{machine['cpu']['model']}, {machine['cores']} cores ({flags}), {machine['memory_gib']} GiB"
 
 
+def load(machine: dict[str, Any]) -> str:
+    """Whether other programs ran: times are longer then, ratios noisier."""
+    before, cores = machine["load_before"], machine["cores"]
+    if before < 0.5:
+        return "The machine was otherwise idle."
+    return (
+        f"Other programs ran meanwhile (load {before:.0f} on {cores} cores when it began): "
+        "times are too long, and ratios uncertain."
+    )
+
+
 def _heading(machine: dict[str, Any]) -> list[str]:
     versions = ", ".join(f"{name} {v}" for name, v in machine["versions"].items())
     return [
         "# Benchmarks",
         "",
         f"- {machine['date']}, commit {machine['commit']}: `{machine['command']}`",
-        f"- {describe(machine)}, {machine['system']}; load before the run {machine['load_before']:.1f}",
+        f"- {describe(machine)}, {machine['system']}. {load(machine)}",
         f"- {versions}",
         *([f"- XLA_FLAGS={machine['xla_flags']}"] if machine["xla_flags"] else []),
     ]

@@ -38,6 +38,7 @@ def test_a_quick_run(tmp_path, capsys):
     machine = found["machine"]
     assert machine["cores"] >= 1 and machine["cpu"]["model"] and "jax" in machine["versions"]
     assert machine["command"].startswith("python -m bench --only 'Gaussian sum, D = 3'")
+    assert str(tmp_path) not in machine["command"]
     by_name = {c["name"]: c["results"] for c in found["cases"]}
     assert list(by_name) == ["Gaussian sum, D = 3", "argmin, D = 3", "eager Gaussian sum, new data"]
     for name in by_name:

@@ -46,6 +46,7 @@ class Case:
     batch: int = 0  # problems of this size; 0: one, without a batch axis
     dtype: str = "float32"
     bars: tuple[Bar, ...] = ()
+    beside: tuple[str, ...] = ()  # contenders, to keep the run short; (): all that can
     memory: bool = False  # peak memory is measured, each contender in a process of its own
 
     @property
@@ -74,35 +75,39 @@ def table() -> list[Case]:
     def gaussian(name: str, m: int = N, n: int = N, d: int = 3, **kwargs: object) -> Case:
         return Case(f"Gaussian sum, {name}", "gaussian", m, n, d, **kwargs)  # type: ignore[arg-type]
 
-    thin = (Bar("time", "KeOps", 5), Bar("rate", SQUARE, 0.5))
+    thin = {"bars": (Bar("time", "KeOps", 5), Bar("rate", SQUARE, 0.5)), "beside": ("KeOps", "C")}
+    few = ("KeOps", "dense")
     return [
         gaussian("D = 3", bars=bars(KeOps=10, dense=10, C=0.6), memory=True),
-        gaussian("D = 10", d=10, bars=bars(KeOps=10, dense=5)),
-        gaussian("D = 64", N_WIDE, N_WIDE, d=64, bars=bars(KeOps=8, dense=2)),
-        gaussian("16 columns", e=16, bars=bars(KeOps=10, dense=5)),
-        gaussian("float64", dtype="float64", bars=bars(KeOps=8, dense=5)),
-        Case("x-gradient, D = 3", "gradient_x", N, N, 3, bars=bars(KeOps=8, dense=10, C=0.3), memory=True),
+        gaussian("D = 10", d=10, bars=bars(KeOps=10, dense=5), beside=few),
+        gaussian("D = 64", N_WIDE, N_WIDE, d=64, bars=bars(KeOps=8, dense=2), beside=(*few, "lax.map")),
+        gaussian("16 columns", e=16, bars=bars(KeOps=10, dense=5), beside=few),
+        gaussian("float64", dtype="float64", bars=bars(KeOps=8, dense=5), beside=few),
+        Case("x-gradient, D = 3", "gradient_x", N, N, 3, bars=bars(KeOps=8, dense=10, C=0.3)),
         Case("gradient in x, y, b, D = 3", "gradients", N, N, 3, bars=bars(KeOps=10), memory=True),
-        Case("Hessian-vector product, D = 3", "hvp", N_WIDE, N_WIDE, 3, memory=True),
-        Case(SQUARE_ARGMIN, "argmin", N, N, 3, bars=bars(KeOps=5, dense=5, C=0.7), memory=True),
+        Case("Hessian-vector product, D = 3", "hvp", N_WIDE, N_WIDE, 3),
+        Case(SQUARE_ARGMIN, "argmin", N, N, 3, bars=bars(KeOps=5, dense=5, C=0.7)),
         Case("argmin, D = 64", "argmin", N_WIDE, N_WIDE, 64, bars=bars(KeOps=5, dense=2)),
         Case("argKmin 10, D = 3", "argkmin", N, N, 3, bars=bars(KeOps=3, scikit_learn=3), memory=True),
         Case("argKmin 10, D = 10", "argkmin", N, N, 10, bars=bars(KeOps=2, scikit_learn=2)),
         Case("argKmin 10, D = 64", "argkmin", N_WIDE, N_WIDE, 64, bars=bars(KeOps=3, scikit_learn=0.7)),
-        Case("logsumexp, D = 3", "logsumexp", N, N, 3, bars=bars(KeOps=12, dense=5), memory=True),
-        Case("attention, D = 64", "attention", N_WIDE, N_WIDE, 64, e=64, bars=bars(KeOps=10, dense=1.5), memory=True),
-        gaussian("1 x 1e6", 1, 10**6, bars=thin),
-        gaussian("1000 x 1e6", 1000, 10**6, bars=thin),
-        gaussian("1e6 x 1000", 10**6, 1000, bars=thin),
+        Case("logsumexp, D = 3", "logsumexp", N, N, 3, bars=bars(KeOps=12, dense=5)),
+        Case("attention, D = 64", "attention", N_WIDE, N_WIDE, 64, e=64, bars=bars(KeOps=10, dense=1.5)),
+        gaussian("1 x 1e6", 1, 10**6, **thin),
+        gaussian("1000 x 1e6", 1000, 10**6, **thin),
+        gaussian("1e6 x 1000", 10**6, 1000, **thin),
         Case(
             "Gaussian sum, vmap of 1000", "batched", 100, 100, 3, batch=1000,
             bars=(Bar("time", "KeOps", 5), Bar("rate", SQUARE, 1 / 3)),
         ),
         Case("eager Gaussian sum, new data", "eager", 100, 100, 3, bars=bars(dense=0.5)),
         Case("new formula and its gradient", "matern", N, N, 3, bars=(Bar("first", "KeOps", 10),)),
-        gaussian("1e5 x 1e5", 10**5, 10**5, bars=(Bar("rate", SQUARE, None),)),
-        Case("argmin, 1e5 x 1e5", "argmin", 10**5, 10**5, 3, bars=(Bar("rate", SQUARE_ARGMIN, None),)),
-        gaussian("1e4 x 1e6", 10**4, 10**6, memory=True),
+        gaussian("1e5 x 1e5", 10**5, 10**5, bars=(Bar("rate", SQUARE, None),), beside=("KeOps", "C")),
+        Case(
+            "argmin, 1e5 x 1e5", "argmin", 10**5, 10**5, 3,
+            bars=(Bar("rate", SQUARE_ARGMIN, None),), beside=("KeOps", "C", "cKDTree"),
+        ),
+        gaussian("1e4 x 1e6", 10**4, 10**6, beside=(*few, "lax.map", "C"), memory=True),
         gaussian("D = 1000", 4096, 4096, d=1000),
         gaussian("D = 300, 300 columns", 4096, 4096, d=300, e=300),
     ]  # fmt: skip

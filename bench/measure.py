@@ -22,7 +22,7 @@ Results = dict[str, dict[str, Any]]
 BUDGET = 2.0  # seconds of warmed calls for a contender; slow ones get LEAST runs whatever they take
 LEAST = 3
 SAMPLE = 5e-3  # calls that are shorter are timed several at once
-LONGEST = 20.0  # seconds of one call, beyond which a contender is not waited for
+LONGEST = 10.0  # seconds of one call, beyond which a contender is not waited for
 PROBED = 8e9  # work from which a contender is first tried on fewer rows
 SHORT = 0.3  # calls that are shorter are preceded by one untimed: caches and threads are another contender's
 
@@ -53,6 +53,8 @@ def measure(case: Case, modules: dict[str, ModuleType], repeats: int, say: Calla
         try:
             if (reason := module.missing()) is not None:
                 raise Refused(reason)
+            if case.beside and name not in ("lazyjax", *case.beside):
+                raise Refused(f"not compared in this case: {', '.join(case.beside)} are")
             if case.work > PROBED and name != "lazyjax":
                 _probe(case, arrays, module)
             entries[name], results[name] = _first(case, arrays, module)
@@ -105,12 +107,18 @@ def _first(case: Case, arrays: Data, module: ModuleType) -> tuple[_Entry, dict[s
 
 
 def _estimate(entry: _Entry, repeats: int) -> None:
-    entry.seconds = seconds_of(entry.run.call)
+    """How often to run, by a first turn of all contenders; for slow ones it is one of their runs."""
+    _sample(entry)
+    entry.seconds = entry.samples[0]
     if entry.seconds < SAMPLE:
         entry.seconds = statistics.median(seconds_of(entry.run.call) for _ in range(5))
     entry.number = max(1, round(SAMPLE / entry.seconds))
     each = entry.seconds * (entry.number + (entry.seconds < SHORT))
     entry.repeats = int(max(LEAST, min(repeats, BUDGET / each)))
+    if entry.seconds < SHORT:
+        entry.samples, entry.cpu = [], []
+    else:
+        entry.repeats -= 1
 
 
 def _turns(repeats: int, rounds: int) -> set[int]:
@@ -119,7 +127,7 @@ def _turns(repeats: int, rounds: int) -> set[int]:
 
 
 def _sample(entry: _Entry) -> None:
-    if entry.seconds < SHORT:
+    if 0 < entry.seconds < SHORT:
         entry.run.call()
     start, cpu = time.perf_counter(), time.process_time()
     for _ in range(entry.number):

@@ -64,6 +64,8 @@ def test_table_names_what_exists():
         assert case.problem in reference.ERRORS
         for bar in case.bars:
             assert bar.against in (names if bar.kind == "rate" else contenders())
+            assert bar.kind == "rate" or not case.beside or bar.against in case.beside
+        assert set(case.beside) <= set(contenders())
 
 
 def test_references_are_those_of_scipy():

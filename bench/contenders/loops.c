@@ -62,7 +62,7 @@ int rows(void) { return ROWS; }
 
 /* out_i = sum_j exp(-|x_i - y_j|^2) b_j */
 void gaussian(int m, int n, const float *x, const float *y, const float *b, float *out) {
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(dynamic)
     for (int i = 0; i < m; i += ROWS) {
         vf x0[VECTORS], x1[VECTORS], x2[VECTORS], total[VECTORS];
         for (int v = 0; v < VECTORS; v++) {
@@ -88,7 +88,7 @@ void gaussian(int m, int n, const float *x, const float *y, const float *b, floa
 
 /* out_i = -2 g_i sum_j exp(-|x_i - y_j|^2) b_j (x_i - y_j), (3, m) */
 void gradient_x(int m, int n, const float *x, const float *y, const float *b, const float *g, float *out) {
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(dynamic)
     for (int i = 0; i < m; i += LANES) {
         vf x0 = *(const vf *)(x + i), x1 = *(const vf *)(x + m + i), x2 = *(const vf *)(x + 2 * m + i);
         vf t0 = all(0), t1 = all(0), t2 = all(0);
@@ -120,7 +120,7 @@ void gradient_x(int m, int n, const float *x, const float *y, const float *b, co
 
 /* out_i = argmin_j |x_i - y_j|^2, the lowest index of equals */
 void argmin(int m, int n, const float *x, const float *y, int32_t *out) {
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(dynamic)
     for (int i = 0; i < m; i += ROWS) {
         vf x0[VECTORS], x1[VECTORS], x2[VECTORS], best[VECTORS];
         vi index[VECTORS];

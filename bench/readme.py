@@ -26,7 +26,11 @@ def block(found: dict[str, Any]) -> str:
     lines = [
         "| | time | pairs/s | KeOps | dense JAX | C | scikit-learn | first call (KeOps') |",
         "|---|---:|---:|---:|---:|---:|---:|---|",
-        *(_row(case) for case in found["cases"] if "median" in case["results"].get(report.OURS, {})),
+        *(
+            _row(case, report.compared(machine))
+            for case in found["cases"]
+            if "median" in case["results"].get(report.OURS, {})
+        ),
         "",
         f"Measured on {report.describe(machine)}, {machine['date'][:10]}, with "
         + ", ".join(f"{name} {versions[key]}" for name, key in named if key in versions)
@@ -40,10 +44,10 @@ def block(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _row(case: dict[str, Any]) -> str:
+def _row(case: dict[str, Any], time: str) -> str:
     results = case["results"]
     ours = results[report.OURS]
-    ratios = [f"{results[p]['median'] / ours['median']:.2g}" if "median" in results.get(p, {}) else "" for p in PEERS]
+    ratios = [f"{results[p][time] / ours[time]:.2g}" if time in results.get(p, {}) else "" for p in PEERS]
     keops = results.get("KeOps", {})
     first = report.duration(ours["first_call"])
     if keops.get("compiled"):

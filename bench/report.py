@@ -18,27 +18,35 @@ def record(case: Case, results: dict[str, Any]) -> dict[str, Any]:
     return {**fields, "sizes": case.sizes, "pairs": case.pairs, "work": case.work, "results": results}
 
 
-def judge(cases: list[dict[str, Any]], quick: bool) -> None:
+def compared(machine: dict[str, Any]) -> str:
+    """By what calls are compared: wall time, or processor time where other programs took all cores."""
+    return "cpu_seconds" if machine["load_before"] > machine["cores"] else "median"
+
+
+def judge(found: dict[str, Any]) -> None:
     """Put `measured` and `met` beside each bar: None where the other side has no figure.
 
     Bars are for full sizes: at quick ones nothing is met or missed.
     """
-    rates = {c["name"]: c["results"].get(OURS, {}).get("pairs_per_second") for c in cases}
+    cases, quick, time = found["cases"], found["quick"], compared(found["machine"])
+    rates = {c["name"]: c["pairs"] / ours[time] for c in cases if (ours := c["results"].get(OURS, {})).get(time)}
     for case in cases:
         for bar in case["bars"]:
-            measured = _measured(Bar(bar["kind"], bar["against"], bar["least"]), case["results"], rates, case["name"])
+            measured = _measured(
+                Bar(bar["kind"], bar["against"], bar["least"]), case["results"], rates, case["name"], time
+            )
             bar["measured"] = measured
             judged = measured is not None and bar["least"] is not None and not quick
             bar["met"] = measured >= bar["least"] if judged else None
 
 
-def _measured(bar: Bar, results: dict[str, Any], rates: dict[str, Any], name: str) -> float | None:
+def _measured(bar: Bar, results: dict[str, Any], rates: dict[str, Any], name: str, time: str) -> float | None:
     if bar.kind == "rate":
-        ours, theirs = rates[name], rates.get(bar.against)
+        ours, theirs = rates.get(name), rates.get(bar.against)
         return ours / theirs if ours and theirs else None
     ours, theirs = results.get(OURS, {}), results.get(bar.against, {})
-    field = "median" if bar.kind == "time" else "first_call"
-    if field not in ours or field not in theirs:
+    field = time if bar.kind == "time" else "first_call"
+    if not ours.get(field) or field not in theirs:
         return None
     if bar.kind == "first" and theirs.get("compiled") is False:
         return None  # it had compiled the formula before
@@ -70,7 +78,8 @@ def load(machine: dict[str, Any]) -> str:
         return "The machine was otherwise idle."
     return (
         f"Other programs ran meanwhile (load {before:.0f} on {cores} cores when it began): "
-        "times are too long, and ratios uncertain."
+        "wall times are too long"
+        + (", and calls are compared by the processor time of all threads." if compared(machine) != "median" else ".")
     )
 
 

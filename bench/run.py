@@ -66,7 +66,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
                         say(f"{name}, memory")
                         result["memory"] = memory.measure(case.name, name, options.quick)
             found["cases"].append(report.record(case, results))
-            report.judge(found["cases"], options.quick)
+            report.judge(found)
             report.save(found, options.output)  # after each case: what is measured is not lost
             progress.advance(task)
     console.print(Markdown(report.markdown(found)) if console.is_terminal else report.markdown(found), soft_wrap=True)

@@ -145,7 +145,8 @@ def test_bars():
         report.record(one, results(lazyjax=1.0, KeOps=12.0, dense=4.0, C=0.6)),
         report.record(two, results(lazyjax=3.0, KeOps=60.0)),
     ]
-    report.judge(found, quick=False)
+    run = {"machine": {"load_before": 0.1, "cores": 2}, "cases": found}
+    report.judge({**run, "quick": False})
     judged = {(b["kind"], b["against"]): (b["measured"], b["met"]) for c in found for b in c["bars"]}
     assert judged == {
         ("time", "KeOps"): (12.0, True),
@@ -155,8 +156,12 @@ def test_bars():
         ("rate", "one"): (pytest.approx(1 / 3), False),
         ("first", "KeOps"): (20.0, True),
     }
-    report.judge(found, quick=True)
+    report.judge({**run, "quick": True})
     assert {b["met"] for c in found for b in c["bars"]} == {None}
+    for name, seconds in {"lazyjax": 2.0, "KeOps": 30.0}.items():
+        found[0]["results"][name]["cpu_seconds"] = seconds
+    report.judge({**run, "machine": {"load_before": 9.0, "cores": 2}, "quick": False})  # busy: by processor time
+    assert found[0]["bars"][0]["measured"] == 15 and found[0]["bars"][1]["measured"] is None
 
 
 def test_plots(tmp_path):

@@ -1,136 +1,71 @@
-"""lazyjax beside dense JAX and, where it is installed, KeOps on the CPU: interleaved runs, medians and ratios.
+"""lazyjax beside its peers on this machine: times, memory and errors in one run, and the bars that it has to clear.
 
-    python -m bench                       # M = N = 16384, D = 3, float32
-    python -m bench --size 4096 --repeats 9 --only argmin
+    python -m bench                                    # everything: some ten minutes on two cores
+    python -m bench --quick                            # small sizes: a first look
+    python -m bench --only argmin logsumexp --contenders lazyjax KeOps dense
+    python -m bench --output bench/results             # writes results.json and results.md there
+    python -m bench --plots --output bench/results     # curves over N and D instead of the table
 
-First calls include compilation. Only the ratios of one run mean anything: machines are shared.
+docs/benchmarks.md says what is compared, and how to read it.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
-import platform
-import statistics
-import time
-from collections.abc import Callable
+import os
+import shlex
+import sys
+import tempfile
+from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-import numpy as np
+# Threads that wait for work must not spin through the next contender's turn. Read when OpenMP is loaded.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from lazyjax import LazyTensor, Vi, Vj
-
-Run = Callable[[], Any]
-Contender = dict[str, Callable[..., Any]]
+DEFAULT_OUTPUT = Path(".benchmarks")
 
 
-def ours() -> Contender:
-    """Functions of (x, y, b), compiled."""
-
-    def distance(x: Any, y: Any) -> LazyTensor:
-        return Vi(x).sqdist(Vj(y))
-
-    def gaussian(x: Any, y: Any, b: Any) -> Any:
-        return (-distance(x, y)).exp() @ b
-
-    return {
-        "Gaussian sum": gaussian,
-        "its x-gradient": jax.grad(lambda x, y, b: gaussian(x, y, b).sum()),
-        "argmin": lambda x, y, b: distance(x, y).argmin(axis=1),
-        "logsumexp": lambda x, y, b: (-distance(x, y)).logsumexp(axis=1),
-        "argKmin 10": lambda x, y, b: distance(x, y).argKmin(10, axis=1),
-    }
-
-
-def dense() -> Contender:
-    """The same with the array of all pairs, in the same direct form."""
-
-    def distance(x: Any, y: Any) -> Any:
-        return ((x[:, None] - y[None]) ** 2).sum(-1)
-
-    def gaussian(x: Any, y: Any, b: Any) -> Any:
-        return jnp.exp(-distance(x, y)) @ b
-
-    return {
-        "Gaussian sum": gaussian,
-        "its x-gradient": jax.grad(lambda x, y, b: gaussian(x, y, b).sum()),
-        "argmin": lambda x, y, b: distance(x, y).argmin(1),
-        "logsumexp": lambda x, y, b: jax.nn.logsumexp(-distance(x, y), axis=1),
-        "argKmin 10": lambda x, y, b: jax.lax.top_k(-distance(x, y), 10)[1],
-    }
+def arguments() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", nargs="+", default=[], metavar="PART", help="cases whose name contains one of these")
+    parser.add_argument("--contenders", nargs="+", default=[], metavar="NAME", help="these only, by their whole names")
+    parser.add_argument(
+        "--repeats", type=int, default=11, help="timed runs of a fast contender; slow ones get 3 or more"
+    )
+    parser.add_argument("--quick", action="store_true", help="small sizes")
+    parser.add_argument("--no-memory", action="store_true", help="leave out the processes that measure peak memory")
+    parser.add_argument("--plots", action="store_true", help="curves over N and over D instead of the table")
+    parser.add_argument("--output", type=Path, default=DEFAULT_OUTPUT, help="folder for results.json and results.md")
+    parser.add_argument(
+        "--keops-cache", type=Path, help="folder of KeOps' compiled formulas, to be kept; a new one each time otherwise"
+    )
+    parser.add_argument("--list", action="store_true", help="names of cases and contenders")
+    return parser
 
 
-def keops() -> Contender:
-    """pykeops.numpy, on NumPy arrays."""
-    from pykeops.numpy import Genred  # type: ignore[import-not-found]
-    from pykeops.numpy import Vi as KVi
-    from pykeops.numpy import Vj as KVj
-
-    variables = ["x=Vi(3)", "y=Vj(3)", "b=Vj(1)", "e=Vi(1)"]
-    gradient = Genred("Grad(Exp(-SqDist(x,y))*b,x,e)", variables, reduction_op="Sum", axis=1)
-    return {
-        "Gaussian sum": lambda x, y, b: (-KVi(x).sqdist(KVj(y))).exp() @ b,
-        "its x-gradient": lambda x, y, b: gradient(x, y, b, np.ones_like(x[:, :1])),
-        "argmin": lambda x, y, b: KVi(x).sqdist(KVj(y)).argmin(axis=1),
-        "logsumexp": lambda x, y, b: (-KVi(x).sqdist(KVj(y))).logsumexp(axis=1),
-        "argKmin 10": lambda x, y, b: KVi(x).sqdist(KVj(y)).argKmin(10, axis=1),
-    }
+def _without_folders(argv: list[str]) -> list[str]:
+    """What of a command line says what was measured."""
+    kept, skip = [], False
+    for word in argv:
+        folder = word in ("--output", "--keops-cache")
+        if not (skip or folder or word.startswith(("--output=", "--keops-cache="))):
+            kept.append(word)
+        skip = folder
+    return kept
 
 
-def contenders() -> dict[str, Contender]:
-    found = {"lazyjax": ours(), "dense JAX": dense()}
-    return found | {"KeOps": keops()} if importlib.util.find_spec("pykeops") else found
+def main(argv: list[str] | None = None) -> dict[str, Any]:
+    argv = sys.argv[1:] if argv is None else argv
+    options = arguments().parse_args(argv)
+    options.command = shlex.join(["python", "-m", "bench", *_without_folders(argv)])
+    with tempfile.TemporaryDirectory() as scratch:
+        # KeOps reads it when it is imported. A new folder, so that its first calls are first calls.
+        os.environ["KEOPS_CACHE_FOLDER"] = str(options.keops_cache or scratch)
+        from . import run
 
-
-def ready(fn: Callable[..., Any], host: list[Any], device: list[Any], contender: str) -> Run:
-    """A call on data that is where the contender wants it."""
-    if contender == "KeOps":
-        return lambda: fn(*host)
-    compiled = jax.jit(fn)
-    return lambda: jax.block_until_ready(compiled(*device))
-
-
-def measure(runs: dict[str, Run], repeats: int) -> dict[str, tuple[float, float]]:
-    """(first call, median of the others) in seconds, interleaved."""
-    first, times = {}, {name: [] for name in runs}
-    for name, run in runs.items():
-        start = time.perf_counter()
-        run()
-        first[name] = time.perf_counter() - start
-    for _ in range(repeats):
-        for name, run in runs.items():
-            run()  # its threads and caches, after those of the contender before it
-            start = time.perf_counter()
-            run()
-            times[name].append(time.perf_counter() - start)
-    return {name: (first[name], statistics.median(times[name])) for name in runs}
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", type=int, default=16384)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--only", default="", help="run the cases whose name contains this")
-    options = parser.parse_args()
-    r = np.random.default_rng(0)
-    host = [r.normal(size=(options.size, d)).astype(np.float32) for d in (3, 3, 1)]
-    device = [jnp.asarray(a) for a in host]
-    versions = f"{platform.machine()}, Python {platform.python_version()}, jax {jax.__version__}"
-    print(f"{versions}, M = N = {options.size}, D = 3\n")
-    print("| case | contender | first call | median | pairs/s | times lazyjax |")
-    print("|---|---|---:|---:|---:|---:|")
-    found = contenders()
-    for case in ours():
-        if options.only not in case:
-            continue
-        runs = {name: ready(functions[case], host, device, name) for name, functions in found.items()}
-        results = measure(runs, options.repeats)
-        for name, (first, median) in results.items():
-            ratio = median / results["lazyjax"][1]
-            rate = options.size**2 / median
-            print(f"| {case} | {name} | {first:.2f} s | {median * 1e3:.1f} ms | {rate:.2e} | {ratio:.1f} |", flush=True)
+        return run.run(options)
 
 
 if __name__ == "__main__":

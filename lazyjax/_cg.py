@@ -85,7 +85,7 @@ def conjugate_gradient(
     # In units of b, so that no square overflows, and none of a small b vanishes.
     unit = jnp.abs(b).max(axes, keepdims=True, initial=0)
     unit = jnp.where((unit > 0) & jnp.isfinite(unit), unit, 1)
-    b = b / unit
+    b = b / unit.astype(b.dtype)
     size = jnp.sqrt(dot(b, b))
     unknowns = jnp.ones_like(b, unit.dtype).sum(axes, keepdims=True)
     limit = jnp.maximum(eps * size, atol * jnp.sqrt(unknowns) / unit)
@@ -95,7 +95,7 @@ def conjugate_gradient(
         goes = (curvature > 0) & (rz > 0) & (curvature < jnp.inf) & (rz < jnp.inf)
         live = s.status == _LIVE
         on = live & goes
-        length = rz / jnp.where(goes, curvature, 1)
+        length = (rz / jnp.where(goes, curvature, 1)).astype(p.dtype)
         x = jnp.where(on, s.x + length * p, s.x)
         r = jnp.where(on, s.r - length * product, s.r)
         norm = jnp.sqrt(dot(r, r))
@@ -106,7 +106,8 @@ def conjugate_gradient(
         status = jnp.where(live, jnp.where(goes, paused, stopped), s.status)
         return s._replace(
             x=x, r=r, p=p, rz=jnp.where(on, rz, s.rz), best=jnp.where(better, x, s.best),
-            best_norm=jnp.where(better, norm, s.best_norm), status=status, iterations=s.iterations + on, count=count,
+            best_norm=jnp.where(better, norm, s.best_norm), status=status,
+            iterations=s.iterations + on.astype(jnp.int32), count=count,
         )  # fmt: skip
 
     def look(s: _State, product: jax.Array) -> _State:
@@ -131,11 +132,12 @@ def conjugate_gradient(
         z = s.r if precondition is None else precondition(s.r)
         rz = dot(s.r, z)
         first = s.rz == 0
-        p = jnp.where(s.status == _LIVE, z + jnp.where(first, 0, rz / jnp.where(first, 1, s.rz)) * s.p, s.p)
+        turn = jnp.where(first, 0, rz / jnp.where(first, 1, s.rz)).astype(s.p.dtype)
+        p = jnp.where(s.status == _LIVE, z + turn * s.p, s.p)
         product = apply(jnp.where(looks, s.best, p))
         return jax.tree.map(lambda a, b: jnp.where(looks, a, b), look(s, product), step(s, p, rz, product))
 
-    x = jnp.zeros_like(b) if x0 is None else x0 / unit
+    x = jnp.zeros_like(b) if x0 is None else x0 / unit.astype(b.dtype)
     waits = jnp.ones_like(size, bool) if x0 is not None or affine else size <= limit  # b is 0: so is x
     zero = jnp.zeros_like(size)
     start = _State(
@@ -144,4 +146,6 @@ def conjugate_gradient(
         iterations=jnp.zeros_like(zero, jnp.int32), count=jnp.asarray(0, jnp.int32),
     )  # fmt: skip
     end = lax.while_loop(lambda s: jnp.any(s.status >= _WAITS), body, start)
-    return end.best * unit, Outcome(end.iterations, end.true_norm / jnp.where(size > 0, size, 1), end.status)
+    return end.best * unit.astype(b.dtype), Outcome(
+        end.iterations, end.true_norm / jnp.where(size > 0, size, 1), end.status
+    )

@@ -167,7 +167,7 @@ def _apply(plan: Plan, v: jax.Array, tensor: Any, alpha: jax.Array) -> jax.Array
     else:
         product = bind(tensor, {plan.var.symbol[0]: v}, {})  # type: ignore[index]
     out = product._reduced(plan.method, Sum(), "j", None, dict(plan.options))
-    return out.astype(v.dtype) + alpha * v
+    return out.astype(v.dtype) + alpha.astype(v.dtype) * v
 
 
 def _preconditioner(plan: Plan, tensor: Any, alpha: jax.Array, b: jax.Array) -> Callable[[jax.Array], jax.Array]:
@@ -176,7 +176,7 @@ def _preconditioner(plan: Plan, tensor: Any, alpha: jax.Array, b: jax.Array) -> 
         diagonal = jnp.real(tensor.diagonal())
         diagonal = diagonal[..., None] if math.prod(tensor._aval.shape) == 1 else diagonal
         diagonal = jnp.broadcast_to(diagonal, b.shape).astype(alpha.dtype) + alpha
-        return lambda r: r / diagonal
+        return lambda r: r / diagonal.astype(r.dtype)
 
     def precondition(r: jax.Array) -> jax.Array:
         r = r[..., 0] if plan.vector else r

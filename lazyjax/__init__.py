@@ -13,9 +13,11 @@ from ._export import GPU_EXPORT_CHECKS
 from ._formula_parser import FormulaError
 from ._genred import Genred, generic_argkmin, generic_argmin, generic_logsumexp, generic_sum
 from ._index import i_index, j_index
+from ._kernel_solve import KernelSolve
 from ._lazytensor import LazyTensor, Pm, Vi, Vj
 from ._lift import lift
 from ._reductions import Sum
+from ._system import Solution
 from .kernels import Reduction
 
 __version__ = "0.1.0"
@@ -24,9 +26,11 @@ __all__ = [
     "GPU_EXPORT_CHECKS",
     "FormulaError",
     "Genred",
+    "KernelSolve",
     "LazyTensor",
     "Pm",
     "Reduction",
+    "Solution",
     "Sum",
     "Vi",
     "Vj",

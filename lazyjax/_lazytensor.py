@@ -20,6 +20,7 @@ from ._operators import Operators
 from ._ops import OPS
 from ._products import Products
 from ._reduce import Reductions
+from ._solve import Solvers
 from ._symbolic import Calculus
 from ._tape import Instruction, Leaf, Operand, Tape, join, node_avals, result_aval
 from ._variables import (
@@ -38,7 +39,7 @@ from ._views import Views
 
 @jax.tree_util.register_pytree_with_keys_class
 class LazyTensor(
-    NumPyHabits, Operators, Features, Algebra, FeatureTensors, Complex, Reductions, Products, Views, Calculus
+    NumPyHabits, Operators, Features, Algebra, FeatureTensors, Complex, Reductions, Products, Solvers, Views, Calculus
 ):
     """A symbolic array of shape (*B, M, N, D), computed pair by pair when it is reduced, never stored.
 

@@ -41,13 +41,14 @@ class SymbolicReduction:
     """
 
     def __init__(
-        self, name: str, tensors: Sequence[Any], reduction: Any, axis: str, options: dict[str, Any], pick: Any
-    ):
+        self, name: str, tensors: Sequence[Any], reduction: Any, axis: str, options: dict[str, Any], pick: Any,
+        without: Leaf | None = None,
+    ):  # fmt: skip
         self._name, self._tensors, self._reduction = name, tensors, reduction
         self._axis, self._options, self._pick = axis, options, pick
         self.names: dict[int, str] = {}  # how errors call the arrays, by their indices
         self._symbols: dict[int, list[Leaf]] = {}
-        for leaf in (leaf for t in tensors for leaf in unbound(t)):
+        for leaf in (leaf for t in tensors for leaf in unbound(t) if leaf != without):
             index, size = leaf.symbol  # type: ignore[misc]
             if index < 0:
                 raise ValueError(
@@ -79,8 +80,10 @@ class SymbolicReduction:
                 f"{self._name}: the formula has the symbolic variables {self._signature() or '(none)'}, so it needs "
                 f"{self.count} arrays, in the order of their indices; got {len(arrays)}."
             )
+        return self._run(arrays, {**self._options, **options})
+
+    def _run(self, arrays: Sequence[Any], options: dict[str, Any]) -> Any:
         head, *weight = (bind(t, arrays, self.names) for t in self._tensors)
-        options = {**self._options, **options}
         return head._reduced(
             self._name, self._reduction, self._axis, None, options, self._pick, weight=weight[0] if weight else None
         )
@@ -95,11 +98,11 @@ class SymbolicReduction:
         return f"SymbolicReduction({self._name} over {self._axis} of {of}{weighted}, {function})"
 
 
-def bind(tensor: LazyTensor, arrays: Sequence[Any], names: Mapping[int, str]) -> LazyTensor:
-    """Give symbolic variables their data."""
+def bind(tensor: LazyTensor, arrays: Any, names: Mapping[int, str], without: Leaf | None = None) -> LazyTensor:
+    """Give symbolic variables their data, `without` one of them: arrays[index] for each."""
     leaves, data = [], []
     for leaf, d in zip(tensor._tape.leaves, tensor._data, strict=True):
-        if leaf.symbol is not None and d is None:
+        if leaf.symbol is not None and d is None and leaf != without:
             index, size = leaf.symbol
             name = names.get(index, f"variable {index}")
             x = arrays[index]

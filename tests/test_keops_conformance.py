@@ -172,6 +172,21 @@ def test_symbolic_variables():
     close(*results, "symbolic")
 
 
+def test_linear_systems():
+    x, b = DATA["x"][1], normal(10, M, 2)
+    unknown = [
+        library.KernelSolve("Exp(-SqDist(x, y)) * a", ["x = Vi(3)", "y = Vj(3)", "a = Vj(2)"], "a", axis=1)
+        for library in (lazyjax, keops)
+    ]
+    close(*(inverse(x, x, b, alpha=0.1, eps=1e-9) for inverse in unknown), "KernelSolve")
+    results = []
+    for library in (lazyjax, keops):
+        K = (-library.Vi(x).sqdist(library.Vj(x))).exp()
+        results.append([K.solve(library.Vi(b), alpha=0.1, eps=1e-9), K.solve(library.Vj(b), alpha=0.1, eps=1e-9)])
+    for k, (got, expected) in enumerate(zip(*results, strict=True)):
+        close(got, expected, f"system {k}")
+
+
 STRINGS = {
     "Exp(-SqDist(x, y) / 2) * t": ("Sum", {}),
     "-x ** 2 + 3 * (x | y) - RatCst(1, 3) * y": ("Sum", {}),

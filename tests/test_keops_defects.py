@@ -1,5 +1,5 @@
-"""What KeOps 2.3 gets wrong or refuses, one test each, and what is expected instead. Block-sparse ranges and the linear
-solver have tests of their own."""
+"""What KeOps 2.3 gets wrong or refuses, one test each, and what is expected instead. Block-sparse ranges have tests of
+their own."""
 
 import jax
 import jax.numpy as jnp
@@ -146,6 +146,38 @@ def test_wrong_sized_arrays_are_refused():
             f(*arrays)
     with pytest.raises(ValueError, match="this formula: the j-variables"):
         (Vi(0, 3) * Vj(1, 3) * Vj(2, 1)).sum(axis=1)(x, y, ones[:-1])
+
+
+def test_linear_systems_return_within_maxiter_and_say_so():
+    line = np.linspace(0, 1, 30)[:, None]
+    K = (-Vi(line).sqdist(Vj(line))).exp()  # numerically singular
+    b = normal(7, 30, 1)
+    for system, alpha, reasons in ((K, 1e-10, (1, 2, 3)), (K - 1.0, 0.0, (1, 3))):  # ill-conditioned; indefinite
+        out = system.solve(b, alpha=alpha, maxiter=40, full_output=True)
+        assert not out.converged.any() and (out.iterations <= 40).all() and out.status[0] in reasons
+        assert np.isfinite(out.value).all()
+    with pytest.raises(np.linalg.LinAlgError, match="solve: the system ended after"):
+        K.solve(b, maxiter=40)
+
+
+def test_preconditioners_of_linear_systems():
+    line, landmarks = np.linspace(0, 1, 30)[:, None], np.linspace(0, 1, 6)[:, None]
+    alpha, b = 1e-4, normal(7, 30)
+    G = np.exp(-sqdists(line, line))
+    C = np.exp(-sqdists(line, landmarks))  # Nyström: C W^-1 C^T + alpha I, inverted by Woodbury's identity
+    W = np.exp(-sqdists(landmarks, landmarks))
+    inverse = (np.eye(30) - C @ np.linalg.solve(alpha * W + C.T @ C, C.T)) / alpha
+    K = (-Vi(line).sqdist(Vj(line))).exp()
+    plain = K.solve(b, alpha=alpha, full_output=True)
+    faster = K.solve(b, alpha=alpha, full_output=True, preconditioner=lambda r: jnp.asarray(inverse) @ r)
+    assert plain.converged and faster.converged and faster.iterations <= plain.iterations / 2
+    close(G @ faster.value + alpha * faster.value, b, 1e-5)
+
+
+def test_small_right_hand_sides_are_not_zero():
+    b = 1e-9 * normal(7, M)
+    K = (-Vi(x).sqdist(Vj(x))).exp()
+    close(K.solve(b, alpha=0.1) * 1e9, np.linalg.solve(np.exp(-sqdists(x, x)) + 0.1 * np.eye(M), 1e9 * b), 1e-5)
 
 
 def test_views_of_the_pairs():

@@ -14,8 +14,7 @@ from ._tape import Leaf
 
 
 class KernelSolve(Genred):
-    """Solve (K + alpha I) a = b, where K a is a sum written as a string, as in KeOps: a function of the arrays that its
-    aliases declare.
+    """A system (K + alpha I) a = b, with K a written as a string: a function of the arrays that its aliases declare.
 
     Args:
         formula: an expression linear in the variable `varinvalias`, for instance "Exp(-SqDist(x, y)) * a". Its sum must
@@ -29,8 +28,8 @@ class KernelSolve(Genred):
         **options: of `LazyTensor.solve`, each with its default there: `alpha`, `eps`, `atol`, `maxiter`,
             `preconditioner`, `x0`, `full_output`, `dtype_acc` and so on. A call may give others.
 
-    Calls:
-        Kinv(*arrays, alpha=..., eps=...) returns a, of the shape of b. All columns of b are one system.
+    Returns:
+        A function: Kinv(*arrays, alpha=..., eps=...) is a, of the shape of b. All columns of b are one system.
 
     Raises:
         FormulaError: a ValueError that shows the place in the formula. numpy.linalg.LinAlgError: as `LazyTensor.solve`.

@@ -31,6 +31,14 @@ class Solution(NamedTuple):
 
     The last four are (*B,) for b (M,), and (*B, E) for b (M, E): every column is a system of its own. With `var`, and
     for KernelSolve, all columns are one system: (*B,).
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from lazyjax import Vi, Vj
+        >>> x = jnp.arange(4.0)[:, None]
+        >>> found = (-Vi(x).sqdist(Vj(x))).exp().solve(jnp.ones(4), alpha=0.1, full_output=True)
+        >>> found.value.shape, bool(found.converged), int(found.status)
+        ((4,), True, 0)
     """
 
     value: jax.Array

@@ -28,6 +28,8 @@ UNROLLED = 640
 SCALARS = 512
 # Pairs from which a longer program, with several loops, earns its compilation.
 LARGE = 1 << 20
+# Pairs, over all batch dims, up to which the shortest program is best: all of them at once, in one block.
+SMALL = 1 << 10
 
 
 class UnsupportedError(ValueError):
@@ -133,6 +135,8 @@ def plan_xla(desc: Description, cost: int | str, platform: str) -> XlaPlan:
     """Tiles from sizes, features and formula cost."""
     if isinstance(cost, str):
         return _block(desc, cost)
+    if _pairs(desc) <= SMALL:
+        return _block(desc, "few pairs: compiling would take longer than running")
     if isinstance(desc.reduction, Selection) and desc.reduction.group_reduction() is not None:
         plan = _groups(desc, cost, platform)
         if plan is not None:
@@ -146,6 +150,12 @@ def plan_xla(desc: Description, cost: int | str, platform: str) -> XlaPlan:
         plans = tuple(plan_xla(one, operations(one), platform) for one in xla_passes.passes(desc))
         return XlaPlan("passes", 1, passes=plans, reason="first the maximum, then the sums")
     return _lanes(desc, platform, large)
+
+
+def _pairs(desc: Description) -> float:
+    """How many pairs are visited, over all batch dims; infinite where a size is symbolic."""
+    sizes = (desc.m, desc.n, *desc.batch)
+    return math.prod(sizes) if all(isinstance(s, int) for s in sizes) else math.inf
 
 
 def _lanes(desc: Description, platform: str, large: bool) -> XlaPlan:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,8 @@ import numpy as np
 
 from ._errors import show, static_int
 from ._ops import FEATURE_OPS
-from ._options import Accumulation, Options, check_accumulator, read_options, reduce_axis
+from ._options import OWN, Accumulation, Options, check_accumulator, read_options, reduce_axis
+from ._ranges import checked, common_ranges
 from ._reductions import Extremum, KSmallest, LogSumExp, Sum, SumSoftmaxWeight
 from ._request import every, first, reduce_tensors
 from ._statistics import Mean, OverBoth, Product, Variance
@@ -70,12 +72,16 @@ class Reductions:
         tensors = [self] if weight is None else [self, weight]
         if not call or any(map(unbound, tensors)):
             return SymbolicReduction(name, tensors, reduction, which, options, pick)
+        ranges = common_ranges(tensors, name) if settings.ranges is OWN else settings.ranges
+        if ranges is not None:
+            batch, m, n = functools.reduce(lambda a, b: common_sizes(a, b, name), (t._sizes for t in tensors))
+            checked(ranges, batch, 1 if m is None else m, 1 if n is None else n, name)
         check_accumulator(settings.accumulation, [t.dtype for t in tensors], name)
         reduction = settings.accumulation.apply(reduction)
         if which == "ij" and selects:
             reduction = OverBoth(reduction)
         drop = isinstance(reduction, KSmallest) or not settings.keepdims
-        return reduce_tensors(tensors, reduction, which, settings.backend, pick, drop)  # type: ignore[arg-type]
+        return reduce_tensors(tensors, reduction, which, settings.backend, pick, drop, ranges)  # type: ignore[arg-type]
 
     def sum(self, axis: Any = None, *, dim: Any = None, **options: Any) -> Any:
         """Sum over the features (axis=-1, the default, lazily), over i, over j, or over both ("i", "j").
@@ -175,14 +181,17 @@ class Reductions:
         return self._reduced("prod", Product(), axis, dim, options, default=-1)
 
     def mean(self, axis: Any = None, *, dim: Any = None, **options: Any) -> Any:
-        """The mean over the features (the default, lazily), over i, over j or over both: (*B, R, D); NaN of nothing."""
+        """The mean over the features (the default, lazily), over i, over j or over both: (*B, R, D); NaN of nothing.
+
+        With `ranges` it is the mean of the pairs that are kept.
+        """
         return self._reduced("mean", Mean(), axis, dim, options, default=-1)
 
     def var(self, axis: Any = None, *, dim: Any = None, ddof: Any = 0, **options: Any) -> Any:
         """The variance over the features (the default, lazily), over i, over j or over both: (*B, R, D), real.
 
         Squared deviations from the mean are summed without cancellation, in one pass, and divided by N - ddof; the
-        variance of no more than ddof pairs is NaN.
+        variance of no more than ddof pairs is NaN. With `ranges`, N is the number of pairs that are kept.
         """
         return self._spread("var", axis, dim, ddof, options)
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from .description import Description
 from .pairs import all_pairs, batched
+from .ranges import kept
 
 name = "dense"
 
@@ -25,13 +26,15 @@ def lower(desc: Description, plan: Any) -> Callable[..., Sequence[jax.Array]]:
     outputs = desc.pair.out_avals
 
     def problem(args: Sequence[jax.Array]) -> Sequence[jax.Array]:
-        values = all_pairs(desc, m, n)(*args)
+        own, ranges = desc.split(args)
+        values = all_pairs(desc, m, n)(*own)
+        valid = kept(ranges[:3], m, n) if ranges else jnp.ones((m, n), bool)
         indices = jnp.arange(n, dtype=desc.index_dtype)
         if desc.over == "ij":
             flat = [v.reshape(m * n, *v.shape[2:]) for v in values]
-            acc = reduction.block(flat, jnp.tile(indices, m), jnp.ones((m * n,), bool))
+            acc = reduction.block(flat, jnp.tile(indices, m), valid.reshape(m * n))
             return reduction.finalize(acc, outputs)
-        rows = jax.vmap(lambda v: reduction.block(v, indices, jnp.ones((n,), bool)))(values)
+        rows = jax.vmap(lambda v, there: reduction.block(v, indices, there))(values, valid)
         return jax.vmap(lambda acc: tuple(reduction.finalize(acc, outputs)))(rows)
 
     return lambda *args: batched(problem, desc, args)

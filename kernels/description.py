@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
+from .ranges import RangeSizes, swapped
 from .reduction import Reduction
 
 Role = Literal["i", "j", "p"]
@@ -71,6 +72,9 @@ class Description:
     An argument of role i has the shape (*B, m, *F), of role j (*B, n, *F), of role p (*B, *F), where
     every batch size B is either that of `batch` or 1, which broadcasts, and F is the shape of the
     features that the pair function reads.  Outputs are (*batch, m, *G), or (*batch, *G) over "ij".
+
+    With `ranges`, only some pairs are reduced: six integer arrays, (*B, C, 2) and so on, follow the arguments
+    of the pair function (see `ranges.within`, which made them).
     """
 
     pair: PairFunction
@@ -81,10 +85,26 @@ class Description:
     batch: tuple[int, ...] = ()
     over: Literal["j", "ij"] = "j"
     backend: str | None = None
+    ranges: RangeSizes | None = None
 
     def replace(self, **changes: Any) -> Description:
         """The same description but for some fields."""
         return dataclasses.replace(self, **changes)
+
+    def split(self, args: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+        """The arguments of the pair function, and the arrays of the ranges."""
+        count = len(self.roles)
+        return list(args[:count]), list(args[count:])
+
+    def exchanged(self, args: Sequence[Any]) -> tuple[Description, list[Any]]:
+        """i and j exchanged, in the description and in its arguments."""
+        swap: dict[Role, Role] = {"i": "j", "j": "i", "p": "p"}
+        own, ranges = self.split(args)
+        new = self.replace(
+            roles=tuple(swap[r] for r in self.roles), m=self.n, n=self.m,
+            ranges=None if self.ranges is None else self.ranges.swapped(),
+        )  # fmt: skip
+        return new, [*own, *swapped(ranges)]
 
     def lead(self, role: Role) -> int:
         """How many axes stand before the features of an argument of this role."""

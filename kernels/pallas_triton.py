@@ -70,6 +70,8 @@ def supports(desc: Description, platform: str) -> str | None:
     """None, or why Triton cannot run this description."""
     if platform == "tpu":
         return "it emits Triton, which TPUs do not run"
+    if desc.ranges is not None:
+        return "it walks through all pairs, not through ranges of them"
     if not (isinstance(desc.m, int) and isinstance(desc.n, int)):
         return "its grid needs sizes that are known when it is compiled, not symbolic ones"
     sizes = {"i": desc.m, "j": desc.n, "p": 1}

@@ -50,6 +50,7 @@ class XlaPlan:
     angles: bool = False  # lanes: sin, cos, tan first look whether all angles are small
     kept: Kept = dataclasses.field(default_factory=Kept)  # lanes, products: what is computed first, see `sharing`
     passes: tuple[XlaPlan, ...] = ()  # passes: the plan of each
+    tiles: int = 1  # ranges: tiles of i that are walked through at once
     problems: int | None = None  # batch: problems that are vectorised together
     reason: str = ""
 
@@ -66,7 +67,8 @@ class Plan:
 
     def lower(self, desc: Description) -> Callable[..., Sequence[jax.Array]]:
         """A JAX function of the arrays of the description."""
-        empty = [s for s in (desc.m, desc.n, *desc.batch) if isinstance(s, int) and s == 0]
+        sizes = (desc.m, desc.n, *desc.batch, *(desc.ranges[:2] if desc.ranges else ()))
+        empty = [s for s in sizes if isinstance(s, int) and s == 0]
         return nothing(desc) if empty else KERNELS[self.kernel].lower(desc, self.tiles)
 
 
@@ -133,6 +135,8 @@ def _tiles(desc: Description, kernel: str, cost: int | str, platform: str) -> An
 
 def plan_xla(desc: Description, cost: int | str, platform: str) -> XlaPlan:
     """Tiles from sizes, features and formula cost."""
+    if desc.ranges is not None:
+        return _ranges(desc, cost, platform)
     if isinstance(cost, str):
         return _block(desc, cost)
     if _pairs(desc) <= SMALL:
@@ -156,6 +160,57 @@ def _pairs(desc: Description) -> float:
     """How many pairs are visited, over all batch dims; infinite where a size is symbolic."""
     sizes = (desc.m, desc.n, *desc.batch)
     return math.prod(sizes) if all(isinstance(s, int) for s in sizes) else math.inf
+
+
+# Pairs of one tile of a cluster and one chunk of j, and of all tiles that are walked through at once.
+RANGE_LANES = 1024
+RANGE_PAIRS = 1 << 19
+
+
+def _ranges(desc: Description, cost: int | str, platform: str) -> XlaPlan:
+    """Tiles of about the size of a cluster, several of them at once."""
+    assert desc.ranges is not None
+    m, n, ranges = desc.m, desc.n, desc.ranges
+    rows = m // max(ranges.clusters, 1) if isinstance(m, int) else RANGE_LANES
+    columns = n // max(ranges.other_clusters, 1) if isinstance(n, int) else RANGE_LANES
+    large = isinstance(m, int) and isinstance(n, int) and m * n >= LARGE
+    reason = _unrolled(desc, cost)
+    if reason is None and isinstance(desc.reduction, ShiftedSum) and desc.over == "j" and large:
+        plans = tuple(plan_xla(one, operations(one), platform) for one in xla_passes.passes(desc))
+        return XlaPlan("passes", 1, passes=plans, reason="first the maximum, then the sums")
+    tile = _power_of_two(rows, 16, RANGE_LANES)
+    tile = min(tile, max(m, 1)) if isinstance(m, int) else tile
+    most = ranges.clusters + -(-m // tile) if isinstance(m, int) else 64
+    if reason is None:
+        shared = shared_scalars(desc, pairs=large and platform == "cpu")
+        body, program = UNROLLED // max(shared.largest, 1), (8 if large else 1) * UNROLLED // max(shared.total, 1)
+        unroll = _power_of_two(min(body, program, columns), 4, 32)
+        together = max(1, min(RANGE_PAIRS // (tile * unroll), most))
+        return XlaPlan("lanes", tile, unroll=unroll, tiles=together, kept=shared.kept, elementary=platform == "cpu",
+                       reason="only the pairs of the ranges")  # fmt: skip
+    plan = _block(desc, reason)
+    tile_j = min(_power_of_two(columns, 8, RANGE_LANES), plan.tile_j)
+    tile = min(tile, plan.tile_i)
+    together = max(1, min(plan.tile_i * plan.tile_j // (tile * tile_j), most))
+    return dataclasses.replace(plan, tile_i=tile, tile_j=tile_j, tiles=together)
+
+
+def _unrolled(desc: Description, cost: int | str) -> str | None:
+    """Why pairs cannot be held as scalars, lane by lane; None if they can."""
+    if isinstance(cost, str):
+        return cost
+    if isinstance(desc.reduction, Selection) and desc.reduction.k > 1:
+        return "the reduction selects among many values at once"
+    if cost > SCALARS:
+        return f"{cost} operations on one pair are too many to unroll"
+    if desc.reduction.ignored(desc.pair.out_avals) is not None:
+        return None
+    traced = trace(desc.reduction, tuple((v.shape, v.dtype) for v in desc.pair.out_avals), desc.index_dtype)
+    try:
+        scalarize.count(traced.block(2))
+    except scalarize.Unsupported as error:
+        return f"the reduction of a chunk: {error}"
+    return None
 
 
 def _lanes(desc: Description, platform: str, large: bool) -> XlaPlan:

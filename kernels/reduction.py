@@ -158,6 +158,13 @@ class Reduction(abc.ABC):
 
         return tree_merge(jax.vmap(self.merge), jax.tree.map(masked, lifted, neutral))
 
+    def ignored(self, values: Values) -> Sequence[Any] | None:
+        """Values, in the dtypes of `values`, that `fold` absorbs without any effect; None where there are none.
+
+        A short chunk is masked by them, before `fold`; otherwise `block` masks it.
+        """
+        return None
+
     def tangent(self, call: Any) -> tuple[Sequence[Any], Sequence[Any]]:
         """The results and their tangents, written with other reductions: optional, needed to differentiate.
 
@@ -317,6 +324,18 @@ class TracedReduction:
         stacked = [jax.ShapeDtypeStruct((length, *v.shape), v.dtype) for v in self.values]
         index = jax.ShapeDtypeStruct((length,), self.index_dtype)
         return jax.make_jaxpr(fold)(*self.acc_avals, *stacked, index)
+
+    @functools.lru_cache(maxsize=8)  # noqa: B019
+    def block(self, length: int) -> ClosedJaxpr:
+        """(values of `length` pairs, their indices, which of them are valid) -> accumulator."""
+
+        def block(*args: Any) -> list[Any]:
+            return self._typed(jax.tree.leaves(self.reduction.block(args[:-2], *args[-2:])))
+
+        stacked = [jax.ShapeDtypeStruct((length, *v.shape), v.dtype) for v in self.values]
+        return jax.make_jaxpr(block)(
+            *stacked, jax.ShapeDtypeStruct((length,), self.index_dtype), jax.ShapeDtypeStruct((length,), bool)
+        )
 
 
 def _describe(tree: Any) -> str:

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from . import xla_ranges
 from .description import Description
 from .pairs import batched, pad_leading, padded_size
 from .reduction import trace
@@ -42,6 +43,8 @@ def lower(desc: Description, plan: Any) -> Callable[..., Sequence[jax.Array]]:
     if plan.shape == "passes":
         plans = iter(plan.passes)
         return two_passes(desc, lambda one, args: lower(one, next(plans))(*args))
+    if desc.ranges is not None:
+        return xla_ranges.lower(desc, plan)
     traced = trace(desc.reduction, tuple((v.shape, v.dtype) for v in desc.pair.out_avals), desc.index_dtype)
     if isinstance(desc.m, int):
         plan = dataclasses.replace(plan, tile_i=min(plan.tile_i, desc.m))

@@ -48,8 +48,9 @@ def two_passes(
         return tuple(reduction.finalize(reduction.assemble(m, totals), values))
 
     def call(*args: jax.Array) -> Sequence[jax.Array]:
+        own, ranges = desc.split(args)
         (m,) = run(maximum, args)
-        totals = run(sums, [*args, m])
+        totals = run(sums, [*own, m, *ranges])
         over_rows = row
         for _ in range(len(desc.batch) + 1):
             over_rows = jax.vmap(over_rows)

@@ -7,6 +7,7 @@
 See LazyTensor for the language, and `explain` for how a reduction runs.
 """
 
+from . import cluster
 from ._batch_axes import batch_axes
 from ._explain import explain
 from ._export import GPU_EXPORT_CHECKS
@@ -35,6 +36,7 @@ __all__ = [
     "Vi",
     "Vj",
     "batch_axes",
+    "cluster",
     "explain",
     "generic_argkmin",
     "generic_argmin",

@@ -47,6 +47,9 @@ class _Through:
     def reduce(self, reduction: Reduction) -> Sequence[jax.Array]:
         return self._call.reduce(self._wrap(reduction))
 
+    def pairs(self, dtype: Any) -> jax.Array:
+        return self._call.pairs(dtype)
+
     def sum(self, reduction: Reduction, combine: Combine, *rows: jax.Array) -> Sequence[jax.Array]:
         return self._call.sum(self._wrap(reduction), combine, *rows)
 
@@ -241,6 +244,9 @@ class Accumulated(Reduction):
 
     def block(self, values: Values, indices: jax.Array, valid: jax.Array) -> Any:
         return self.inner.block(self._cast(values), indices, valid)
+
+    def ignored(self, values: Values) -> Sequence[Any] | None:
+        return self.inner.ignored(values)
 
     def finalize(self, acc: Any, values: Values) -> tuple[Any, ...]:
         dtypes = result_dtypes(self.inner, values)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ._errors import show
 from ._lazytensor import LazyTensor
+from ._ranges import NDIM as RANGES_NDIM
 from ._variables import leaf_sizes
 
 
@@ -46,4 +49,16 @@ def batch_axes(tensor: LazyTensor) -> LazyTensor:
                 "cannot share it. Broadcast it, or leave that dim out of it."
             )
         axes.append(0 if mapped else None)
-    return LazyTensor.tree_unflatten((tensor._tape, tensor._node), axes)
+    axes += [_mapped_ranges(x, ndim, batch) for x, ndim in zip(tensor._ranges or (), RANGES_NDIM, strict=False)]
+    return LazyTensor.tree_unflatten(tensor.tree_flatten()[1], axes)
+
+
+def _mapped_ranges(x: Any, ndim: int, batch: Any) -> int | None:
+    if x.ndim - ndim < len(batch):
+        return None
+    if x.shape[0] != batch[0]:
+        raise ValueError(
+            f"batch_axes: {show(x)}, of the ranges, has size {x.shape[0]} along the first batch dim, expected "
+            f"{batch[0]}, or no such dim: vmap cannot share it otherwise."
+        )
+    return 0

@@ -25,6 +25,7 @@ from ._compat import ad, dce, trace_context
 from .kernels import Description, PairFunction, Reduction, trace_pair
 from .kernels.description import Role
 from .kernels.pairs import batched
+from .kernels.ranges import pairs_in_all, pairs_of_rows
 
 
 def prune(pair: PairFunction, used_outputs: Sequence[bool] | None = None) -> tuple[PairFunction, tuple[bool, ...]]:
@@ -103,19 +104,43 @@ def transposed_pair(
     return prune(trace_pair(fn, [*others, *pair.out_avals]))
 
 
+def pairs_reduced(desc: Description, ranges: Sequence[jax.Array], dtype: Any) -> jax.Array:
+    """How many pairs each result is made of, as a float: a number, or (*batch, m) where ranges choose them, (*batch,)
+    over "ij"."""
+    if desc.ranges is None:
+        return jnp.asarray(desc.n if desc.over == "j" else desc.n * desc.m, dtype)
+
+    def count(half: Sequence[jax.Array]) -> Sequence[jax.Array]:
+        return [pairs_in_all(half, dtype) if desc.over == "ij" else pairs_of_rows(half, desc.m).astype(dtype)]
+
+    return batched(count, desc, ranges[:3])[0]
+
+
 class Call:
     """One differentiated reduction: what `Reduction.tangent(call)` may compute with."""
 
-    def __init__(self, desc: Description, primals: Sequence[Any], tangents: Sequence[Any], bind: Callable[..., Any]):
+    def __init__(
+        self,
+        desc: Description,
+        primals: Sequence[Any],
+        tangents: Sequence[Any],
+        ranges: Sequence[Any],
+        bind: Callable[..., Any],
+    ):
         self.desc = desc
         self._primals = primals
+        self._ranges = ranges
         self._bind = bind
         self._active = tuple(not isinstance(t, ad.Zero) for t in tangents)
         self._tangents = keep(tangents, self._active)
 
     def reduce(self, reduction: Reduction) -> Sequence[jax.Array]:
         """The same pairs under another reduction (usually one that also returns what is worth saving)."""
-        return self._bind(self.desc.replace(reduction=reduction), self._primals)
+        return self._bind(self.desc.replace(reduction=reduction), [*self._primals, *self._ranges])
+
+    def pairs(self, dtype: Any) -> jax.Array:
+        """How many pairs each result is made of, as a float: see `pairs_reduced`."""
+        return pairs_reduced(self.desc, self._ranges, dtype)
 
     def sum(self, reduction: Reduction, combine: Combine, *rows: jax.Array) -> Sequence[jax.Array]:
         """sum over j of combine(f_ij, df_ij, *rows_i), by `reduction`, which must be a sum.
@@ -131,7 +156,7 @@ class Call:
         roles = (*desc.roles, *keep(desc.roles, self._active), *[role] * len(rows))
         args = [*self._primals, *self._tangents, *rows]
         new = desc.replace(pair=pair, roles=tuple(keep(roles, used)), reduction=reduction)
-        return self._bind(new, keep(args, used))
+        return self._bind(new, [*keep(args, used), *self._ranges])
 
     def at(self, reduction: Reduction, indices: jax.Array) -> jax.Array:
         """The tangent of the (only) value at the pairs (i, indices[i]), zero where an index is negative.
@@ -173,8 +198,9 @@ class Call:
         pair, used = _tangent_pair(desc.pair, self._active, _component, extras, trace_context())
         all_roles: tuple[Role, ...] = (*("p" if r == "p" else "i" for r in roles), "i")
         new = desc.replace(
-            pair=pair, roles=tuple(keep(all_roles, used)), reduction=reduction, m=desc.m * count, n=1, over="j"
-        )
+            pair=pair, roles=tuple(keep(all_roles, used)), reduction=reduction, m=desc.m * count, n=1, over="j",
+            ranges=None,
+        )  # fmt: skip
         (out,) = self._bind(new, keep([*args, components], used))
         return jnp.where(indices >= 0, out.reshape(indices.shape), 0).astype(value.dtype)
 

@@ -25,7 +25,7 @@ class Explained:
 
     @property
     def pairs(self) -> int:
-        """How many pairs are visited, over all batch dims."""
+        """How many pairs are visited, over all batch dims; with ranges, at most so many."""
         d = self.description
         return math.prod(d.batch) * d.m * d.n
 
@@ -49,9 +49,16 @@ class Explained:
     def __str__(self) -> str:
         d, p = self.description, self.plan
         over = {"j": f"{d.m} rows, each over {d.n} pairs", "ij": f"all {d.m} x {d.n} pairs into one"}[d.over]
+        most = ""
+        if d.ranges is not None:
+            most, sparse = "at most ", f"{d.ranges.clusters} clusters with {d.ranges.ranges} ranges"
+            over = {"j": f"{d.m} rows, each over at most {d.n} pairs", "ij": f"some of {d.m} x {d.n} pairs into one"}[
+                d.over
+            ]
+            over = f"{over}, in {sparse}"
         batch = f", batch {d.batch}" if d.batch else ""
         arguments = ", ".join(f"{r}{list(a.shape)}" for r, a in zip(d.roles, d.pair.in_avals, strict=True))
-        flops = "not counted" if self.flops is None else f"{self.flops:.3g} ({p.operations} for each pair)"
+        flops = "not counted" if self.flops is None else f"{most}{self.flops:.3g} ({p.operations} for each pair)"
         reason = getattr(p.tiles, "reason", "")
         lines = [
             f"{d.reduction}: {over}{batch}",

@@ -19,6 +19,7 @@ from ._numpy import NumPyHabits
 from ._operators import Operators
 from ._ops import OPS
 from ._products import Products
+from ._ranges import Ranges, checked_form, common_ranges, exchanged
 from ._reduce import Reductions
 from ._solve import Solvers
 from ._symbolic import Calculus
@@ -70,24 +71,27 @@ class LazyTensor(
         ((4, 5), (4, 1))
     """
 
-    __slots__ = ("_cached_aval", "_cached_sizes", "_data", "_node", "_tape")
+    __slots__ = ("_cached_aval", "_cached_sizes", "_data", "_node", "_ranges", "_tape")
 
     _tape: Tape
     _node: int
     _data: tuple[Any, ...]
+    _ranges: Ranges | None
 
     def __init__(self, x: Any, axis: Any = None):
         if isinstance(x, LazyTensor):
             if axis is not None:
                 raise ValueError(f"LazyTensor: x is a LazyTensor already, so axis={axis!r} must not be given.")
-            self._set(x._tape, x._node, x._data)
+            self._set(x._tape, x._node, x._data, ranges=x._ranges)
             return
         leaf, data = data_leaf(x, axis, "LazyTensor")
         self._set(Tape((leaf,), ()), -1, (data,))
 
-    def _set(self, tape: Tape, node: int, data: tuple[Any, ...], aval: Any = None, sizes: Sizes | None = None) -> None:
+    def _set(self, tape: Tape, node: int, data: tuple[Any, ...], aval: Any = None, sizes: Sizes | None = None,
+             ranges: Ranges | None = None) -> None:  # fmt: skip
         self._tape, self._node, self._data = tape, node, data
         self._cached_aval, self._cached_sizes = aval, sizes
+        self._ranges = ranges
 
     @classmethod
     def _of_leaf(cls, leaf: Leaf, data: Any) -> LazyTensor:
@@ -102,18 +106,20 @@ class LazyTensor(
     # Pytree. Unflattening never looks at the data: JAX passes None, axis numbers and tracers through it.
 
     def tree_flatten_with_keys(self) -> tuple[Any, Any]:
-        keyed = [(jax.tree_util.SequenceKey(k), d) for k, d in enumerate(self._data)]
-        return keyed, (self._tape, self._node)
+        leaves, aux = self.tree_flatten()
+        return [(jax.tree_util.SequenceKey(k), d) for k, d in enumerate(leaves)], aux
 
     def tree_flatten(self) -> tuple[Any, Any]:
-        return self._data, (self._tape, self._node)
+        return (*self._data, *(self._ranges or ())), (self._tape, self._node, self._ranges is not None)
 
     @classmethod
     def tree_unflatten(cls, aux: Any, children: Sequence[Any]) -> LazyTensor:
-        return cls._make(*aux, tuple(children))
+        tape, node, sparse = aux
+        data, ranges = tuple(children[: len(tape.leaves)]), tuple(children[len(tape.leaves) :])
+        return cls._make(tape, node, data, None, None, ranges if sparse else None)
 
     def __reduce__(self) -> Any:
-        return LazyTensor._make, (self._tape, self._node, self._data)
+        return LazyTensor._make, (self._tape, self._node, self._data, None, None, self._ranges)
 
     # Shapes.
 
@@ -196,6 +202,41 @@ class LazyTensor(
         """
         return np.dtype(self._aval.dtype)
 
+    @property
+    def ranges(self) -> Ranges | None:
+        """The pairs that reductions keep, where they are not told otherwise by their option `ranges`; None for all.
+
+        Six integer arrays, (ranges_i, slices_i, redranges_j, ranges_j, slices_j, redranges_i), as KeOps has them, of
+        shapes (Mc, 2), (Mc,), (Mcc, 2), (Nc, 2), (Nc,), (Ncc, 2): rows ranges_i[k, 0] to ranges_i[k, 1] - 1 meet the
+        columns of redranges_j[l] for slices_i[k - 1] <= l < slices_i[k]; the last three say the same of columns, and
+        serve reductions over i and derivatives. `lazyjax.cluster.from_matrix` makes them. May be set; formulas made
+        of this one have the same. Views, such as `dense`, show all values.
+
+        A row without pairs has the result of nothing: 0 for a sum, inf and index -1 for a minimum. Work is
+        proportional to the pairs that are kept. Wrong arrays raise an error; traced ones, whose numbers are not known,
+        are clamped to the axes, and so are never read out of bounds, but must be right to give the right pairs.
+
+        Raises:
+            TypeError, ValueError: for anything but None or six integer arrays of these shapes; where K is reduced, for
+                ranges out of bounds, that overlap, or whose two halves keep different pairs.
+
+        Example:
+            >>> import jax.numpy as jnp
+            >>> import numpy as np
+            >>> from lazyjax import Vi, Vj
+            >>> from lazyjax.cluster import from_matrix
+            >>> K = Vi(jnp.ones((4, 1))) * Vj(jnp.ones((6, 1)))
+            >>> rows, columns = np.array([[0, 2], [2, 4]]), np.array([[0, 1], [1, 6]])
+            >>> K.ranges = from_matrix(rows, columns, np.array([[True, False], [True, True]]))
+            >>> K.sum(axis=1, keepdims=False)
+            Array([1., 1., 6., 6.], dtype=float32)
+        """
+        return self._ranges
+
+    @ranges.setter
+    def ranges(self, value: Any) -> None:
+        self._ranges = checked_form(value, "K.ranges = ...")
+
     def dim(self) -> int:
         """The number of axes of (*B, M, N, D), as in PyTorch and KeOps; `ndim` does not count features of size 1.
 
@@ -268,7 +309,10 @@ class LazyTensor(
         """
         leaves = tuple(leaf.swapped() for leaf in self._tape.leaves)
         batch, m, n = self._sizes
-        return LazyTensor._make(Tape(leaves, self._tape.code), self._node, self._data, self._cached_aval, (batch, n, m))
+        return LazyTensor._make(
+            Tape(leaves, self._tape.code), self._node, self._data, self._cached_aval, (batch, n, m),
+            exchanged(self._ranges),
+        )  # fmt: skip
 
     def t(self) -> LazyTensor:
         """i and j exchanged, as `T`.
@@ -327,7 +371,7 @@ def extend(instruction: tuple[str, Any], operands: Sequence[LazyTensor], avals: 
     except ValueError:
         code.append(new)
         node = len(code) - 1
-    return LazyTensor._make(Tape(leaves, tuple(code)), node, data, aval, sizes)
+    return LazyTensor._make(Tape(leaves, tuple(code)), node, data, aval, sizes, common_ranges(operands, name))
 
 
 def Vi(x: Any, dim: Any = None, *, feature_ndim: Any = 1) -> LazyTensor:

@@ -11,6 +11,7 @@ import numpy as np
 from ._accumulation import Accumulation
 from ._errors import show, static_int
 from ._ops import FEATURE_OPS
+from ._ranges import checked_form
 from ._reductions import Extremum, LogSumExp, Sum, SumSoftmaxWeight
 from ._statistics import Mean, Product, Variance
 from .kernels import KERNELS, Selection
@@ -56,23 +57,27 @@ def reduce_axis(tensor: Any, axis: Any, dim: Any, default: Any, method: str) -> 
     raise ValueError(f"{method}: axis={axis!r} is not an axis to reduce, {expected}.")
 
 
+# The ranges of the LazyTensor itself, where no others are given.
+OWN: Any = object()
+
+
 class Options(NamedTuple):
     """The options of a reduction, checked."""
 
     backend: str | None
     keepdims: bool
     accumulation: Accumulation
+    ranges: Any = OWN  # None: all pairs; or six arrays
 
 
 _REFUSED = {
     "device_id": "move the data with jax.device_put(x, jax.devices()[k])",
-    "ranges": "mask pairs in the formula, for instance with where(condition, K, 0)",
     "out": "JAX arrays are immutable: use the returned array",
     "use_fast_math": "the instructions of a kernel are chosen by its backend",
 }
 
 # The defaults of KeOps, which ask for nothing.
-_DEFAULTS = {"device_id": None, "ranges": None, "out": None, "use_fast_math": True}
+_DEFAULTS = {"device_id": None, "out": None, "use_fast_math": True}
 _SCHEMES = ("auto", "direct_sum", "block_sum", "kahan_scheme")
 _ACCUMULATORS = ("float32", "float64")
 
@@ -82,6 +87,7 @@ def read_options(options: dict[str, Any], method: str, reduction: Any) -> Option
     options = dict(options)
     options.pop("enable_chunks", None)  # cannot change a result
     backend, keepdims = options.pop("backend", None), options.pop("keepdims", True)
+    ranges = options.pop("ranges", OWN)
     dtype = options.pop("dtype_acc", "auto")
     double, scheme = options.pop("use_double_acc", False), options.pop("sum_scheme", "auto")
     for name, value in options.items():
@@ -89,7 +95,7 @@ def read_options(options: dict[str, Any], method: str, reduction: Any) -> Option
             continue
         hint = _REFUSED.get(name)
         if hint is None:
-            known = "axis, dim, backend, keepdims, call, dtype_acc, use_double_acc, sum_scheme"
+            known = "axis, dim, backend, keepdims, call, ranges, dtype_acc, use_double_acc, sum_scheme"
             raise TypeError(f"{method}: unknown option {name!r}; the options are {known}.")
         raise TypeError(
             f"{method}: the option {name}={value if isinstance(value, str) else show(value)} is not available; {hint}."
@@ -106,7 +112,8 @@ def read_options(options: dict[str, Any], method: str, reduction: Any) -> Option
             f"{method}: backend={backend!r}, expected None or 'auto' (the planner chooses), or one of "
             f"{', '.join(map(repr, KERNELS))}. The device is that of the data: move it with jax.device_put."
         )
-    return Options(backend, keepdims, _accumulation(dtype, double, scheme, method, reduction))
+    ranges = ranges if ranges is OWN else checked_form(ranges, method)
+    return Options(backend, keepdims, _accumulation(dtype, double, scheme, method, reduction), ranges)
 
 
 def _accumulation(dtype: Any, double: Any, scheme: Any, method: str, reduction: Any) -> Accumulation:

@@ -29,7 +29,8 @@ def map_reduce(desc: Description, args: Sequence[Any]) -> list[jax.Array]:
     used_outputs = (True,) * len(desc.pair.out_avals)
     pair, used = pruned(desc.pair, used_outputs, trace_context())
     if not all(used):
-        desc, args = desc.replace(pair=pair, roles=tuple(keep(desc.roles, used))), keep(args, used)
+        own, ranges = desc.split(args)
+        desc, args = desc.replace(pair=pair, roles=tuple(keep(desc.roles, used))), [*keep(own, used), *ranges]
     return _bind(desc, args)
 
 
@@ -56,12 +57,13 @@ def _abstract_eval(*avals: Any, desc: Description) -> list[Any]:
     row = None
     if desc.over == "j":
         lead = len(desc.batch)
-        row = next(((a, lead, lead) for a, r in zip(avals, desc.roles, strict=True) if r == "i"), None)
+        row = next(((a, lead, lead) for a, r in zip(avals, desc.roles, strict=False) if r == "i"), None)
     return [_compat.out_aval(o.shape, o.dtype, avals, row) for o in desc.outputs]
 
 
 def _jvp(primals: Sequence[Any], tangents: Sequence[Any], *, desc: Description) -> tuple[Any, Any]:
-    call = Call(desc, primals, tangents, map_reduce)
+    own, ranges = desc.split(primals)
+    call = Call(desc, own, desc.split(tangents)[0], ranges, map_reduce)
     outs, douts = desc.reduction.tangent(call)
     tangents_out = []
     for o, d in zip(outs, douts, strict=True):
@@ -80,7 +82,9 @@ def _transpose(cotangents: Sequence[Any], *args: Any, desc: Description) -> list
     if all(isinstance(c, ad.Zero) for c in cotangents):
         return [ad.Zero(a.aval.to_ct_aval()) if lin else None for a, lin in zip(args, linear, strict=True)]
     cts = [ad.instantiate_zeros(c) for c in cotangents]
-    residuals = [a for a, lin in zip(args, linear, strict=True) if not lin]
+    own, ranges = desc.split(args)
+    linear = linear[: len(own)]  # ranges are integers
+    residuals = [a for a, lin in zip(own, linear, strict=True) if not lin]
     residual_roles = [r for r, lin in zip(desc.roles, linear, strict=True) if not lin]
     for role in ("i", "j", "p"):
         wanted = tuple(lin and r == role for lin, r in zip(linear, desc.roles, strict=True))
@@ -89,10 +93,10 @@ def _transpose(cotangents: Sequence[Any], *args: Any, desc: Description) -> list
         pair, used = transposed_pair(desc.pair, linear, wanted, trace_context())
         roles = [*residual_roles, *["i" if desc.over == "j" else "p"] * len(cts)]
         new = desc.replace(pair=pair, roles=tuple(keep(roles, used)), over="ij" if role == "p" else "j")
+        given = [*keep([*residuals, *cts], used), *ranges]
         if role == "j":
-            swap = {"i": "j", "j": "i", "p": "p"}
-            new = new.replace(roles=tuple(swap[r] for r in new.roles), m=desc.n, n=desc.m)
-        results = map_reduce(new, keep([*residuals, *cts], used))
+            new, given = new.exchanged(given)
+        results = map_reduce(new, given)
         for k, ct in zip([k for k, w in enumerate(wanted) if w], results, strict=True):
             out[k] = _unbroadcast(ct, args[k].aval.shape, len(desc.batch))
     return out
@@ -125,8 +129,10 @@ def _dce(used_outputs: Sequence[bool], eqn: Any) -> tuple[list[bool], Any]:
     reduction, values = desc.reduction.narrow(used_outputs, len(desc.pair.out_avals))
     pair, used = pruned(desc.pair, tuple(values), trace_context())
     if all(used_outputs) and all(used):
-        return list(used), eqn
-    new = desc.replace(pair=pair, roles=tuple(keep(desc.roles, used)), reduction=reduction)
+        return [True] * len(eqn.invars), eqn
+    _, ranges = desc.split(eqn.invars)
+    used = [*used, *[True] * len(ranges)]
+    new = desc.replace(pair=pair, roles=tuple(keep(desc.roles, used[: len(desc.roles)])), reduction=reduction)
     if [(o.shape, o.dtype) for o in new.outputs] != [
         (v.aval.shape, v.aval.dtype) for v in keep(eqn.outvars, used_outputs)
     ]:

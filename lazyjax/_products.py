@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import jax.numpy as jnp
 
 from ._errors import show
+from ._ranges import checked_form, exchanged
 from ._reductions import Sum
 from ._request import first
 from ._symbolic_reduction import unbound
@@ -113,6 +114,8 @@ class Products:
             >>> K.rmatvec([1.0, 1.0]).tolist()
             [3.0, 30.0, 300.0]
         """
+        if options.get("ranges") is not None:
+            options["ranges"] = exchanged(checked_form(options["ranges"], "rmatvec"))
         return self.T._product(b, "rmatvec", options)
 
     def _product(self, b: Any, name: str, options: dict[str, Any], pick: Any = first) -> Any:

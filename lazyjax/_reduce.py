@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,8 @@ from ._errors import show
 from ._exponentials import Exponentials
 from ._extrema import Extrema
 from ._ops import FEATURE_OPS
-from ._options import Accumulation, Options, check_accumulator, read_options, reduce_axis
+from ._options import OWN, Accumulation, Options, check_accumulator, read_options, reduce_axis
+from ._ranges import checked, common_ranges
 from ._reductions import Extremum, KSmallest, LogSumExp, Sum, SumSoftmaxWeight
 from ._request import every, first, reduce_tensors
 from ._statistics import Mean, OverBoth, Product, Variance
@@ -73,12 +75,16 @@ class Reductions(Extrema, Exponentials):
         tensors = [self] if weight is None else [self, weight]
         if not call or any(map(unbound, tensors)):
             return SymbolicReduction(name, tensors, reduction, which, options, pick)
+        ranges = common_ranges(tensors, name) if settings.ranges is OWN else settings.ranges
+        if ranges is not None:
+            batch, m, n = functools.reduce(lambda a, b: common_sizes(a, b, name), (t._sizes for t in tensors))
+            checked(ranges, batch, 1 if m is None else m, 1 if n is None else n, name)
         check_accumulator(settings.accumulation, [t.dtype for t in tensors], name)
         reduction = settings.accumulation.apply(reduction)
         if which == "ij" and selects:
             reduction = OverBoth(reduction)
         drop = isinstance(reduction, KSmallest) or not settings.keepdims
-        return reduce_tensors(tensors, reduction, which, settings.backend, pick, drop)  # type: ignore[arg-type]
+        return reduce_tensors(tensors, reduction, which, settings.backend, pick, drop, ranges)  # type: ignore[arg-type]
 
     def sum(self, axis: Any = None, *, dim: Any = None, **options: Any) -> Any:
         """The sum over the features (lazily, the default), over i, over j, or over both.
@@ -96,6 +102,7 @@ class Reductions(Extrema, Exponentials):
                 dtype_acc: "auto", "float32" or "float64", the dtype of the accumulator; use_double_acc=True is
                     "float64".
                 backend: None or "auto", the choice of the planner; or the name of a kernel, see `explain`.
+                ranges: the pairs that are kept, block by block, see the property `ranges`.
                 call: False returns a function of the arrays of symbolic variables, as reductions of these always do.
                 KeOps' enable_chunks changes nothing; its other options work, or an error says what to do instead.
 
@@ -147,7 +154,7 @@ class Reductions(Extrema, Exponentials):
 
         Returns:
             A LazyTensor with one feature; or an array (*B, R, D), (*B, D) over both axes, in the dtype of the formula,
-            integers and booleans as floats. The mean of no pairs is NaN.
+            integers and booleans as floats. The mean of no pairs is NaN. With `ranges`, of the pairs that are kept.
 
         Raises:
             ValueError, TypeError: as `sum`.
@@ -168,7 +175,8 @@ class Reductions(Extrema, Exponentials):
 
         Args:
             axis, dim, **options: as in `sum`; `dtype_acc` sets the accumulator, `sum_scheme` does not apply.
-            ddof: squared deviations are divided by the number of values less ddof.
+            ddof: squared deviations are divided by the number of values less ddof; with `ranges`, of those that are
+                kept.
 
         Returns:
             A LazyTensor with one feature; or an array (*B, R, D), (*B, D) over both axes. Real, also of complex

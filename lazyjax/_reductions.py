@@ -82,6 +82,9 @@ class Sum(Reduction):
         lifted = self.lift(values, indices)
         return [jnp.where(valid.reshape(-1, *(1,) * (v.ndim - 1)), v, 0).sum(0) for v in lifted]
 
+    def ignored(self, values: Values) -> Values:
+        return [np.zeros(v.shape, v.dtype) for v in values]
+
     def narrow(self, used: Sequence[bool], count: int) -> tuple[Reduction, Sequence[bool]]:
         return self, used
 
@@ -99,6 +102,12 @@ class _Exponentials(ShiftedSum):
 
     def score(self, values: Values) -> jax.Array:
         return values[0].astype(_wide(_inexact(values)))
+
+    def ignored(self, values: Values) -> Values | None:
+        f, *w = values
+        if not jnp.issubdtype(f.dtype, jnp.floating):
+            return None
+        return [np.full(f.shape, _infinity(f.dtype, -1)), *(np.zeros(v.shape, v.dtype) for v in w)]
 
     def maximum(self) -> Reduction:
         return Extremum(largest=True)
@@ -339,6 +348,11 @@ class Extremum(Selection):
         at = indices.reshape(-1, *(1,) * (v.ndim - 1))
         first = jnp.where(skipped | (v != best), none, at).min(0)
         return best, jnp.where(first == none, jnp.asarray(-1, indices.dtype), first)
+
+    def ignored(self, values: Values) -> Values | None:
+        (v,) = values
+        floating = jnp.issubdtype(v.dtype, jnp.floating)
+        return [np.full(v.shape, np.nan).astype(v.dtype)] if floating else None
 
     def finalize(self, acc: Any, values: Values) -> tuple[Any, ...]:
         return _select_results(self.wanted, acc[0], acc[-1])

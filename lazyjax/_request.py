@@ -11,10 +11,12 @@ import jax.numpy as jnp
 
 from ._accumulation import Composite
 from ._primitive import map_reduce
+from ._ranges import Ranges, canonical_ranges, range_sizes
 from ._tape import Tape, join, pair_function
 from ._variables import canonical, common_sizes, leaf_aval, leaf_sizes
 from .kernels import Description
 from .kernels.description import Role
+from .kernels.ranges import swapped
 
 if TYPE_CHECKING:
     from ._lazytensor import LazyTensor
@@ -30,6 +32,7 @@ class Request(NamedTuple):
     backend: str | None
     drop: bool  # a feature axis of size 1 is dropped from the results
     pick: Callable[[Sequence[Any]], Any]  # what is returned of the results
+    ranges: bool = False  # six arrays follow the data
 
 
 @functools.partial(jax.jit, static_argnums=0, inline=True)
@@ -47,6 +50,7 @@ def _run(request: Request, *data: Any) -> Any:
 def describe(request: Request, data: Sequence[Any]) -> tuple[Description, list[jax.Array]]:
     """The description of a request on given arrays, and the arrays as it wants them."""
     leaves = request.tape.leaves
+    data, ranges = data[: len(leaves)], data[len(leaves) :]
     batch, m, n = (), None, None
     for leaf, x in zip(leaves, data, strict=True):
         own, rows = leaf_sizes(leaf, x)
@@ -58,11 +62,15 @@ def describe(request: Request, data: Sequence[Any]) -> tuple[Description, list[j
     )
     roles: list[Role] = [leaf.role for leaf in leaves]
     m, n = 1 if m is None else m, 1 if n is None else n
+    if request.ranges:
+        ranges = canonical_ranges(ranges, len(batch), m, n)
     if request.axis == "i":  # a reduction over i is one over j with the roles exchanged
         roles = [leaf.swapped().role for leaf in leaves]
-        m, n = n, m
+        m, n, ranges = n, m, swapped(ranges)
+    sizes = range_sizes(ranges) if request.ranges else None
     over = "ij" if request.axis == "ij" else "j"
-    return Description(pair, tuple(roles), request.reduction, m, n, tuple(batch), over, request.backend), args
+    desc = Description(pair, tuple(roles), request.reduction, m, n, tuple(batch), over, request.backend, sizes)
+    return desc, [*args, *ranges]
 
 
 def reduce_tensors(
@@ -72,6 +80,7 @@ def reduce_tensors(
     backend: str | None,
     pick: Callable[[Sequence[Any]], Any],
     drop: bool = False,
+    ranges: Ranges | None = None,
 ) -> Any:
     """One reduction of the values of one pair, given as LazyTensors that share their axes.
 
@@ -88,7 +97,8 @@ def reduce_tensors(
             sizes = common_sizes(sizes, t._sizes, type(reduction).__name__)
         leaves, code, data, numbers = join([t._operand() for t in tensors])
         tape, nodes = Tape(leaves, tuple(code)), tuple(numbers)
-    return _run(Request(tape, nodes, reduction, axis, backend, drop, pick), *data)
+    request = Request(tape, nodes, reduction, axis, backend, drop, pick, ranges is not None)
+    return _run(request, *data, *(ranges or ()))
 
 
 def first(outs: Sequence[Any]) -> Any:

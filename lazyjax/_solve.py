@@ -12,6 +12,7 @@ from . import _formula
 from ._cg import CONVERGED, REASONS
 from ._errors import show, static_int
 from ._options import read_options
+from ._ranges import checked_form
 from ._reductions import Sum
 from ._symbolic_reduction import SymbolicReduction, bind, unbound
 from ._system import EPS, Plan, Solution, computed_in, run
@@ -70,7 +71,7 @@ class Solvers:
                 K + alpha to an array of the shape of the solution; or "jacobi", for the inverse of the diagonal.
             x0: where to start, an array that broadcasts to the solution; 0 unless told.
             full_output: return a `lazyjax.Solution`, which tells iterations, residuals and convergence.
-            **options: of the sums, `dtype_acc`, `use_double_acc`, `sum_scheme`, `backend`, as in `sum`.
+            **options: of the sums, `ranges`, `dtype_acc`, `use_double_acc`, `sum_scheme`, `backend`, as in `sum`.
 
         Returns:
             a, of shape (*B, M) for b (M,), else (*B, M, E), in the dtype that K and b promote to (integers become
@@ -123,6 +124,7 @@ def _solve(tensor: Any, other: Any, var: Any, call: Any, method: str, settings: 
 
     if not isinstance(call, bool):
         raise TypeError(f"{method}: call={show(call)}, expected True, or False for a function to be called later.")
+    tensor, settings = _with_ranges(tensor, settings, method)
     if isinstance(other, LazyTensor):
         leaf = other._tape.leaves[0] if other._node < 0 and len(other._tape.leaves) == 1 else None
         if leaf is None or leaf.role == "p" or leaf.feature_ndim != 1:
@@ -140,6 +142,16 @@ def _solve(tensor: Any, other: Any, var: Any, call: Any, method: str, settings: 
     if rest or (leaf is not None and unbound(other)) or not call:
         return SymbolicSolve(method, tensor, other, var_leaf, settings)
     return _solved(tensor, other, var_leaf, method, settings)
+
+
+def _with_ranges(tensor: Any, settings: dict[str, Any], method: str) -> tuple[Any, dict[str, Any]]:
+    """The option `ranges` as those of the formula, and the other settings."""
+    if "ranges" not in settings:
+        return tensor, settings
+    rest = dict(settings)
+    sparse = type(tensor)(tensor)
+    sparse._ranges = checked_form(rest.pop("ranges"), method)
+    return sparse, rest
 
 
 def _unknown(tensor: Any, other: Any, leaf: Leaf | None, var: Any, method: str) -> Leaf:
@@ -190,6 +202,7 @@ class SymbolicSolve(SymbolicReduction):
 
 def _solved(tensor: Any, other: Any, var: Leaf | None, method: str, settings: dict[str, Any]) -> Any:
     """Check everything, and run."""
+    tensor, settings = _with_ranges(tensor, settings, method)
     options = read_settings(settings, method)
     alpha, eps, atol, maxiter, preconditioner, x0, full_output = (
         options.pop(k) for k in ("alpha", "eps", "atol", "maxiter", "preconditioner", "x0", "full_output")

@@ -11,9 +11,10 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from ._accumulation import Accumulation, Composite, Run, Wider, widened
-from ._calculus import Call
+from ._calculus import Call, pairs_reduced
 from ._compat import trace_context
 from ._reductions import Sum, _inexact, _wide
 from .kernels import Description, Reduction
@@ -21,10 +22,9 @@ from .kernels import Description, Reduction
 Values = Sequence[Any]
 
 
-def _pairs(desc: Description, dtype: Any) -> jax.Array:
-    """How many pairs one result is made of, as a float."""
-    count = desc.n if desc.over == "j" else desc.n * desc.m
-    return jnp.asarray(count, dtype)
+def _as_rows(count: jax.Array, results: jax.Array) -> jax.Array:
+    """A number for every row, (*batch, m), or a single one, as it meets results (*batch, m, *F)."""
+    return lax.expand_dims(count, range(count.ndim, results.ndim)) if count.ndim else count
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +40,8 @@ class Mean(Composite):
         dtype = _wide(own) if self.dtype is None else jnp.promote_types(own, self.dtype)
         pair = desc.pair if value.dtype == dtype else widened(desc.pair, (dtype,), trace_context())
         (total,) = reduce(desc.replace(pair=pair, reduction=self.inner), args)
-        return [(total / _pairs(desc, _real(dtype))).astype(own)]
+        count = pairs_reduced(desc, desc.split(args)[1], _real(dtype))
+        return [(total / _as_rows(count, total)).astype(own)]
 
     def accumulate(self, accumulation: Accumulation) -> Composite:
         inner = accumulation.apply(self.inner)
@@ -104,7 +105,7 @@ class Variance(Reduction):
     def tangent(self, call: Call) -> tuple[Sequence[Any], Sequence[Any]]:
         """d var = 2 sum Re conj(f - mean) df / (N - ddof): d mean drops out, because deviations sum to zero."""
         mean, var = call.reduce(Variance(self.ddof, "moments"))
-        n = _pairs(call.desc, var.dtype)
+        n = _as_rows(call.pairs(var.dtype), var)
         if self.wanted == "moments":
             moved, total = call.sum(Sum(), _tangent_of_moments, mean)
             return (mean, var), (moved / n, total / jnp.maximum(n - self.ddof, 0))
@@ -176,6 +177,9 @@ class Product(Reduction):
             return super().block(values, indices, valid)
         v = values[0].astype(_wide(self._dtype(values[0])))
         return [jnp.where(valid.reshape(-1, *(1,) * (v.ndim - 1)), v, 1).prod(0)]
+
+    def ignored(self, values: Values) -> Values | None:
+        return None if self.orders else [np.ones(v.shape, v.dtype) for v in values]
 
     def finalize(self, acc: Any, values: Values) -> tuple[Any, ...]:
         return tuple(acc) if self.orders else (acc[0].astype(self._dtype(values[0])),)

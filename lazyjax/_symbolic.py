@@ -17,6 +17,7 @@ import jax.numpy as jnp
 
 from ._compat import dce, trace_context
 from ._errors import show
+from ._ranges import common_ranges
 from ._tape import Instruction, Leaf, Tape, evaluate
 
 Kind = Literal["grad", "diff", "grad_matrix", "divergence", "laplacian", "trace_operator"]
@@ -366,7 +367,9 @@ class Calculus:
             operands.append(e)
         if not operands:  # the trace of v itself
             return self._lift(float(size), kind)
-        return extend(("derivative", (("function", function),)), operands, [o._aval for o in operands], kind)
+        out = extend(("derivative", (("function", function),)), operands, [o._aval for o in operands], kind)
+        out._ranges = common_ranges([self, out], kind)
+        return out
 
     def _check_dims(self, kind: Kind, shape: tuple[int, ...], size: int, v: Any) -> None:
         own = math.prod(self._aval.shape)

@@ -117,7 +117,7 @@ def bind(tensor: LazyTensor, arrays: Any, names: Mapping[int, str], without: Lea
         data.append(d)
     tape = Tape(tuple(leaves), tensor._tape.code)
     _check(tape, tuple(leaf_aval(leaf, d) for leaf, d in zip(leaves, data, strict=True)), trace_context())
-    return type(tensor)._make(tape, tensor._node, tuple(data))
+    return type(tensor)._make(tape, tensor._node, tuple(data), None, None, tensor._ranges)
 
 
 @functools.lru_cache(maxsize=1024)

@@ -36,6 +36,7 @@ class Views:
         _sizes: Any
         _shape: Any
         _aval: Any
+        _ranges: Any
         dtype: Any
         shape: Any
 
@@ -152,6 +153,11 @@ class Views:
                 "not problems of its batch. Index the data before."
             )
         _check_bound(self, "indexing")
+        if self._ranges is not None:
+            raise ValueError(
+                "indexing: K has ranges, which number the rows and columns that it has now. Select first, then set "
+                "ranges for what is left."
+            )
         _, m, n = self._sizes
         data = list(self._data)
         for entry, size, role in ((rows, m, "i"), (columns, n, "j")):

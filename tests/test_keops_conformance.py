@@ -237,3 +237,39 @@ def test_complex(name):
         Z, W, R = library.Vi(z), library.Vj(w), library.Vi(z.real.copy())
         results.append(COMPLEX[name](Z, W, R).sum(axis=1))
     close(*results, name)
+
+
+def test_block_sparse_reductions_and_clusters():
+    import pykeops.numpy.cluster as theirs
+
+    from lazyjax import cluster
+
+    points = [uniform(seed, size, 2) for seed, size in ((20, 60), (21, 50))]
+    weights = [uniform(seed, size, low=0.1) for seed, size in ((22, 60), (23, 50))]
+
+    def made(module):
+        found = []
+        for x, w in zip(points, weights, strict=True):
+            lab = module.grid_cluster(x, 0.25)
+            ranges, centroids, total = module.cluster_ranges_centroids(x, np.asarray(lab), weights=w)
+            (x_sorted, w_sorted), lab_sorted = module.sort_clusters((x, w), lab)
+            plain = module.cluster_ranges(np.asarray(lab)), module.cluster_centroids(x, np.asarray(lab))
+            # Sorting is stable here and not there: the sums of each cluster are what can be compared.
+            sums = np.add.reduceat(np.c_[np.asarray(x_sorted), np.asarray(w_sorted)], np.asarray(ranges)[:, 0])
+            found += [lab, ranges, centroids, total, lab_sorted, *plain, sums]
+        keep = ((np.asarray(found[2])[:, None] - np.asarray(found[10])) ** 2).sum(-1) < 0.2
+        ranges = module.from_matrix(np.asarray(found[1]), np.asarray(found[9]), keep)
+        return [*found, *ranges, *module.swap_axes(ranges)], ranges
+
+    (ours, _), (expected, ranges) = made(cluster), made(theirs)
+    for got, want in zip(ours, expected, strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-12)
+    b = normal(24, 50, 2)
+
+    def products(library):
+        K = (-library.Vi(points[0]).sqdist(library.Vj(points[1]))).exp()
+        K.ranges = ranges
+        return K @ b, (K * library.Vj(b)).sum(axis=0)
+
+    for got, want in zip(products(lazyjax), products(keops), strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-12)

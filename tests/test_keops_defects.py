@@ -1,5 +1,4 @@
-"""What KeOps 2.3 gets wrong or refuses, one test each, and what is expected instead. Block-sparse ranges have tests of
-their own."""
+"""What KeOps 2.3 gets wrong or refuses, one test each, and what is expected instead."""
 
 import jax
 import jax.numpy as jnp
@@ -7,6 +6,7 @@ import numpy as np
 import pytest
 
 from lazyjax import Genred, Pm, Vi, Vj
+from lazyjax.cluster import from_matrix, grid_cluster
 
 from .cases import SMOOTH, arguments
 from .dense import close, derivatives_agree, normal, sqdists, uniform
@@ -178,6 +178,35 @@ def test_small_right_hand_sides_are_not_zero():
     b = 1e-9 * normal(7, M)
     K = (-Vi(x).sqdist(Vj(x))).exp()
     close(K.solve(b, alpha=0.1) * 1e9, np.linalg.solve(np.exp(-sqdists(x, x)) + 0.1 * np.eye(M), 1e9 * b), 1e-5)
+
+
+ROWS, COLUMNS, KEEP = np.array([[0, 2], [2, 4]]), np.array([[0, 1], [1, 5]]), np.array([[1, 0], [1, 1]], bool)
+MASK = np.array([[1, 0, 0, 0, 0], [1, 0, 0, 0, 0], [1, 1, 1, 1, 1], [1, 1, 1, 1, 1]])
+
+
+def test_batch_dims_together_with_ranges():
+    xs = np.stack([x, 2 * x])
+    K = (-Vi(xs).sqdist(Vj(y))).exp()
+    K.ranges = from_matrix(ROWS, COLUMNS, KEEP)
+    close(K @ y, (np.exp(-sqdists(xs, y)) * MASK) @ y)
+    close(K.sum(axis="i")[..., 0], (np.exp(-sqdists(xs, y)) * MASK).sum(1))
+
+
+def test_ranges_are_validated():
+    K = Vi(x).sqdist(Vj(y))
+    ranges = [np.asarray(r) for r in from_matrix(ROWS, COLUMNS, KEEP)]
+    for k, wrong in ((0, [[0, 2], [2, 9]]), (1, [1, 9]), (2, [[0, 1], [-4, 1], [1, 5]]), (0, [[0, 3], [2, 4]])):
+        with pytest.raises(ValueError, match=r"expected"):
+            K.sum(axis=1, ranges=(*ranges[:k], np.asarray(wrong), *ranges[k + 1 :]))
+    far = (ranges[0], ranges[1], np.array([[0, 1], [0, 1], [1, 10**9]]), *ranges[3:])
+    with pytest.raises(ValueError, match=r"redranges_j\[2\] is \[1, 1000000000\], expected 0 <= start <= end <= 5"):
+        K.min(axis=1, ranges=far)
+
+
+def test_distinct_cells_of_a_fine_grid_have_distinct_labels():
+    # 2^10 cells along an axis and more: (0, 1024) and (1, 0) are one cell there.
+    np.testing.assert_array_equal(grid_cluster(np.array([[0.5, 1024.5], [1.5, 0.5]]), 1.0), [0, 1])
+    assert grid_cluster(normal(3, 6, 4), 0.1).shape == (6,)  # and D = 4 is refused there
 
 
 def test_views_of_the_pairs():

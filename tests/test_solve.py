@@ -11,6 +11,7 @@ import pytest
 
 import lazyjax
 from lazyjax import KernelSolve, Vi, Vj
+from lazyjax.cluster import from_matrix
 
 from .dense import close, normal, sqdists, uniform
 
@@ -357,3 +358,28 @@ def test_refusals(name):
 def test_a_formula_that_is_not_linear_says_so():
     with pytest.raises(np.linalg.LinAlgError, match="the formula is not linear in var: it is not 0 where var is 0"):
         (K * unknown + 1.0).solve(b, unknown, alpha=ALPHA)
+
+
+def test_block_sparse_systems():
+    """Pairs of the same half of a line: the other blocks of the matrix are zero."""
+    line, b = np.linspace(0, 1, 8)[:, None], normal(5, 8, 2)
+    halves = np.array([[0, 3], [3, 8]])
+    ranges = from_matrix(halves, halves, np.eye(2, dtype=bool))
+    mask = np.repeat(np.repeat(np.eye(2), [3, 5], 0), [3, 5], 1)
+
+    def dense(s):
+        return jnp.linalg.solve(jnp.exp(-sqdists(line, line) / s) * mask + 0.1 * jnp.eye(8), b)
+
+    def ours(s, how):
+        K = (-Vi(line).sqdist(Vj(line)) / s).exp()
+        if how == "option":
+            return K.solve(b, alpha=0.1, eps=1e-12, ranges=ranges)
+        K.ranges = ranges
+        return K.solve(b, alpha=0.1, eps=1e-12)
+
+    for how in ("option", "property"):
+        close(ours(0.3, how), dense(0.3), 1e-9)
+    close(jax.grad(lambda s: ours(s, "property").sum())(0.3), jax.grad(lambda s: dense(s).sum())(0.3), 1e-8)
+    close(
+        (-Vi(line).sqdist(Vj(line)) / 0.3).exp().solve(b, call=False, alpha=0.1, eps=1e-12)(ranges=ranges), dense(0.3)
+    )

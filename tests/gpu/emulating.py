@@ -1,0 +1,117 @@
+"""Run a function as it would run on a GPU: its reductions on the planned kernel, compiled for a chip, emulated."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.core import Literal
+
+from lazyjax.kernels import Description, plan
+from lazyjax.kernels.pallas_triton import quiet
+
+from ..kernels_of import run_on
+from .chips import Chip
+from .compiling import Kernel, Program, compile_for
+from .lowering import TritonCall, lowered, triton_calls
+from .ptx import run
+
+LAUNCHING = ("pallas_call", "ffi_call")  # primitives that are one kernel
+
+
+@dataclasses.dataclass(frozen=True)
+class Launch:
+    """One kernel with the arrays that it was given and what it wrote."""
+
+    call: TritonCall
+    program: Program
+    kernel: Kernel
+    inputs: list[np.ndarray[Any, Any]]
+    outputs: list[np.ndarray[Any, Any]]
+
+
+@functools.cache
+def _compiled(chip: Chip, key: Any, bind: Any) -> tuple[TritonCall, Program]:
+    del key
+    shapes, function = bind.shapes, bind.function
+    (call,) = triton_calls(lowered("cuda", function, *shapes))
+    return call, compile_for(chip, function, *shapes)
+
+
+class _Bind:
+    """An equation as a function; all are alike to the cache, which tells kernels apart by their key."""
+
+    def __init__(self, equation: Any):
+        params = equation.primitive.get_bind_params(equation.params)
+        self.shapes = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in equation.invars]
+        self.function = lambda *a: equation.primitive.bind(*a, **params)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Bind)
+
+    def __hash__(self) -> int:
+        return 0
+
+
+def compiled_equation(chip: Chip, equation: Any) -> tuple[TritonCall, Program]:
+    """The kernel that an equation is, compiled once for each text of its IR."""
+    bind = _Bind(equation)
+    with quiet():
+        (call,) = triton_calls(lowered("cuda", bind.function, *bind.shapes))
+        shapes = tuple((s.shape, str(s.dtype)) for s in bind.shapes)
+        return _compiled(chip, (call, shapes, str([v.aval for v in equation.outvars])), bind)
+
+
+def emulate(chip: Chip, f: Callable[..., Any], *args: Any, error: float = 0.0) -> tuple[Any, list[Launch]]:
+    """f(*args), and the launches it took; `error`: of approximate instructions, in parts of its bound."""
+    launches: list[Launch] = []
+
+    def on_chip(desc: Description, arrays: Sequence[jax.Array]) -> Sequence[jax.Array]:
+        return launch_all(chip, plan(desc, "cuda").lower(desc), arrays, launches, error)
+
+    return run_on(f, on_chip, *args), launches
+
+
+def launch_all(chip: Chip, f: Callable[..., Any], args: Sequence[Any], launches: list[Launch], error: float) -> list[Any]:
+    """f(*args) with its kernels emulated, and the rest run on the CPU."""
+    closed = jax.make_jaxpr(f)(*args)
+    return _evaluate(closed.jaxpr, closed.consts, args, lambda e, v: _launch(chip, e, v, launches, error))
+
+
+def _evaluate(jaxpr: Any, consts: Sequence[Any], args: Sequence[Any], launch: Callable[..., Any]) -> list[Any]:
+    env = dict(zip(jaxpr.constvars, consts, strict=True)) | dict(zip(jaxpr.invars, args, strict=True))
+    read = lambda v: jnp.asarray(v.val, v.aval.dtype) if isinstance(v, Literal) else env[v]  # noqa: E731
+    for equation in jaxpr.eqns:
+        values = [read(v) for v in equation.invars]
+        inner = equation.params.get("jaxpr")
+        if equation.primitive.name in LAUNCHING:
+            out = launch(equation, values)
+        elif equation.primitive.name in ("jit", "pjit") and any(_launches(inner)):
+            out = _evaluate(inner.jaxpr, inner.consts, values, launch)
+        else:
+            out = equation.primitive.bind(*values, **equation.primitive.get_bind_params(equation.params))
+        env.update(zip(equation.outvars, out if equation.primitive.multiple_results else [out], strict=True))
+    return [read(v) for v in jaxpr.outvars]
+
+
+def _launches(closed: Any) -> Iterator[Any]:
+    for equation in closed.jaxpr.eqns:
+        if equation.primitive.name in LAUNCHING:
+            yield equation
+        elif hasattr(inner := equation.params.get("jaxpr"), "jaxpr"):
+            yield from _launches(inner)
+
+
+def _launch(chip: Chip, equation: Any, values: Sequence[Any], launches: list[Launch], error: float) -> list[Any]:
+    call, program = compiled_equation(chip, equation)
+    (kernel,) = program.kernels
+    inputs = [np.asarray(v) for v in values]
+    outputs = [np.empty(v.aval.shape, v.aval.dtype) for v in equation.outvars]
+    written = run(kernel.ptx, kernel.grid, inputs, outputs, kernel.name, kernel.shared, error)
+    launches.append(Launch(call, program, kernel, inputs, written))
+    return [jnp.asarray(w) for w in written]

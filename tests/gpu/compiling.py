@@ -50,7 +50,12 @@ class Assembled:
     registers: int
     spilled: int  # bytes, stores and loads together
     stack: int
-    code: str  # disassembled
+    binary: bytes
+
+    @functools.cached_property
+    def loops(self) -> list[Loop]:
+        """The loops of the machine code, the longest first."""
+        return loops(disassemble(self.binary))
 
 
 @functools.cache
@@ -75,14 +80,20 @@ def _device(chip: Chip) -> Any:
     return topology.devices[0]
 
 
-def compile_for(chip: Chip, f: Callable[..., Any], *args: Any) -> Program:
-    """f compiled for arguments of the shapes and dtypes of `args`."""
+def lower_for(chip: Chip, f: Callable[..., Any], *args: Any) -> Any:
+    """f lowered for a chip and arguments of the shapes and dtypes of `args`."""
     sharding = jax.sharding.SingleDeviceSharding(_device(chip))
     shapes = [jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding) for a in args]
+    with abstract_gpu(chip):
+        return jax.jit(f).lower(*shapes)
+
+
+def compile_for(chip: Chip, lowered: Any) -> Program:
+    """What `lower_for` gave, compiled."""
     with tempfile.TemporaryDirectory() as folder, abstract_gpu(chip):
         # On jax 0.12 PTX is written only when named; naming everything makes XLA crash now and then.
         options = {"xla_dump_to": folder, "xla_dump_emitter_re": "ptx", "xla_gpu_cuda_data_dir": str(cuda_folder())}
-        compiled = jax.jit(f).lower(*shapes).compile(compiler_options=options)
+        compiled = lowered.compile(compiler_options=options)
         texts = [p.read_text() for p in sorted(pathlib.Path(folder).glob("*.ptx"))]
         launches = "\n".join(p.read_text() for p in pathlib.Path(folder).glob("*.thunk_sequence.txt"))
     kernels = []
@@ -114,17 +125,19 @@ def assemble(ptx: str, name: str) -> Assembled:
         frame = re.findall(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", done.stderr)
         registers = re.findall(r"Used (\d+) registers", done.stderr)
         assert len(frame) >= 1 and len(registers) == 1, done.stderr
-        return Assembled(
-            int(registers[0]), sum(int(f[1]) + int(f[2]) for f in frame), max(int(f[0]) for f in frame), disassemble(binary)
-        )
+        spilled, stack = sum(int(f[1]) + int(f[2]) for f in frame), max(int(f[0]) for f in frame)
+        return Assembled(int(registers[0]), spilled, stack, binary.read_bytes())
 
 
-def disassemble(binary: pathlib.Path) -> str:
+def disassemble(binary: bytes) -> str:
     triton = _package("triton")
     if triton is None:
         raise FileNotFoundError("no nvdisasm: install triton")
     tool = triton / "backends" / "nvidia" / "bin" / "nvdisasm"
-    return subprocess.run([tool, "-c", binary], capture_output=True, text=True, check=True).stdout
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(binary)
+        file.flush()
+        return subprocess.run([tool, "-c", file.name], capture_output=True, text=True, check=True).stdout
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -17,8 +16,8 @@ from lazyjax.kernels.pallas_triton import quiet
 
 from ..kernels_of import run_on
 from .chips import Chip
-from .compiling import Kernel, Program, compile_for
-from .lowering import TritonCall, lowered, triton_calls
+from .compiling import Kernel, Program, compile_for, lower_for
+from .lowering import TritonCall, triton_calls
 from .ptx import run
 
 LAUNCHING = ("pallas_call", "ffi_call")  # primitives that are one kernel
@@ -35,36 +34,20 @@ class Launch:
     outputs: list[np.ndarray[Any, Any]]
 
 
-@functools.cache
-def _compiled(chip: Chip, key: Any, bind: Any) -> tuple[TritonCall, Program]:
-    del key
-    shapes, function = bind.shapes, bind.function
-    (call,) = triton_calls(lowered("cuda", function, *shapes))
-    return call, compile_for(chip, function, *shapes)
-
-
-class _Bind:
-    """An equation as a function; all are alike to the cache, which tells kernels apart by their key."""
-
-    def __init__(self, equation: Any):
-        params = equation.primitive.get_bind_params(equation.params)
-        self.shapes = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in equation.invars]
-        self.function = lambda *a: equation.primitive.bind(*a, **params)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Bind)
-
-    def __hash__(self) -> int:
-        return 0
+_programs: dict[Any, Program] = {}
 
 
 def compiled_equation(chip: Chip, equation: Any) -> tuple[TritonCall, Program]:
     """The kernel that an equation is, compiled once for each text of its IR."""
-    bind = _Bind(equation)
+    params = equation.primitive.get_bind_params(equation.params)
+    shapes = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in equation.invars]
     with quiet():
-        (call,) = triton_calls(lowered("cuda", bind.function, *bind.shapes))
-        shapes = tuple((s.shape, str(s.dtype)) for s in bind.shapes)
-        return _compiled(chip, (call, shapes, str([v.aval for v in equation.outvars])), bind)
+        lowered = lower_for(chip, lambda *a: equation.primitive.bind(*a, **params), *shapes)
+        (call,) = triton_calls(lowered)
+        key = (chip, call, str([v.aval for v in (*equation.invars, *equation.outvars)]))
+        if key not in _programs:
+            _programs[key] = compile_for(chip, lowered)
+    return call, _programs[key]
 
 
 def emulate(chip: Chip, f: Callable[..., Any], *args: Any, error: float = 0.0) -> tuple[Any, list[Launch]]:

@@ -144,6 +144,7 @@ class _Parser:
     def __init__(self, found: list[Token]):
         self.tokens = [*found, Token("end", "", found[-1].line if found else 1)]
         self.at = 0
+        self.registers: dict[str, str] = {}  # of the function that is read
 
     @property
     def text(self) -> str:
@@ -268,6 +269,7 @@ class _Parser:
                 self.at -= 1
                 raise self.error("unknown attribute of a function")
         if not self.accept(";"):
+            self.registers = function.registers
             self.block(function, {}, 0)
             for instruction in function.code:
                 for operand in instruction.operands:
@@ -366,7 +368,7 @@ class _Parser:
             raise self.error("an operand expected")
         name = self.take()
         own = names.get(name, name)
-        first = Register(own) if name.startswith("%") else Symbol(own)
+        first = Register(own) if name.startswith("%") or own in self.registers else Symbol(own)
         if self.accept("|"):
             return Group((first, self.operand(names)), "|")
         return first

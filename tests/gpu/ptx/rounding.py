@@ -88,7 +88,7 @@ def fma(a: Array, b: Array, c: Array, mode: str = "rn") -> Array:
     """a b + c, rounded once; in double precision but for ties that the error's own rounding decides."""
     if a.dtype == np.float32:
         p = a.astype(np.float64) * b.astype(np.float64)  # exact
-        return single(*two_sum(p, np.broadcast_to(c, p.shape).astype(np.float64)), mode)
+        return single(*two_sum(p, c.astype(np.float64)), mode)
     if a.dtype == np.float16:
         return (a.astype(np.float64) * b.astype(np.float64) + c.astype(np.float64)).astype(np.float16)
     p, low = two_product(a, b)

@@ -30,8 +30,14 @@ class Chip:
     def refuses(self, grid: tuple[int, ...], threads: tuple[int, ...], shared: int, registers: int) -> list[str]:
         """What of a launch is beyond the limits of this chip."""
         own, count = self.number, threads[0] * threads[1] * threads[2]
-        limits = [("threads", count, own("threads_per_block_limit")), ("bytes of shared memory", shared, own("shared_memory_per_block_optin"))]
-        limits += [("registers", count * -(-registers // 8) * 8, own("registers_per_block_limit")), ("registers of a thread", registers, 255)]
+        limits = [
+            ("threads", count, own("threads_per_block_limit")),
+            ("bytes of shared memory", shared, own("shared_memory_per_block_optin")),
+        ]
+        limits += [
+            ("registers", count * -(-registers // 8) * 8, own("registers_per_block_limit")),
+            ("registers of a thread", registers, 255),
+        ]
         for axis, blocks, size in zip("xyz", grid, threads, strict=True):
             limits.append((f"programs along {axis}", blocks, own(f"block_dim_limit_{axis}")))
             limits.append((f"threads along {axis}", size, own(f"thread_dim_limit_{axis}")))

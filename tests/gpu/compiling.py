@@ -1,7 +1,7 @@
 """XLA:GPU ahead of time, for a chip that is only described, down to PTX, registers and machine code.
 
 Needs, beside jax, jax-cuda12-plugin and jax-cuda12-pjrt of its version (no GPU, no driver), ptxas and libdevice
-(nvidia-cuda-nvcc-cu12), and for machine code nvdisasm (in the wheel of triton).
+(nvidia-cuda-nvcc-cu12), and nvdisasm (nvidia-cuda-nvdisasm).
 """
 
 from __future__ import annotations
@@ -58,18 +58,17 @@ class Assembled:
         return loops(disassemble(self.binary))
 
 
-@functools.cache
-def _package(name: str) -> pathlib.Path | None:
-    spec = importlib.util.find_spec(name)
-    return pathlib.Path(next(iter(spec.submodule_search_locations))) if spec and spec.submodule_search_locations else None
+def _tool(*path: str, wheel: str) -> pathlib.Path:
+    """A program of CUDA's, in the wheel that brings it."""
+    spec = importlib.util.find_spec("nvidia")
+    for folder in (spec and spec.submodule_search_locations) or []:
+        if (found := pathlib.Path(folder, *path)).exists():
+            return found
+    raise FileNotFoundError(f"no {path[-1]}: install {wheel}")
 
 
-def cuda_folder() -> pathlib.Path:
-    """Where ptxas and libdevice are: the wheel nvidia-cuda-nvcc-cu12."""
-    folder = (_package("nvidia") or pathlib.Path()) / "cuda_nvcc"
-    if not (folder / "bin" / "ptxas").exists():
-        raise FileNotFoundError(f"no ptxas in {folder}: install nvidia-cuda-nvcc-cu12")
-    return folder
+def ptxas() -> pathlib.Path:
+    return _tool("cuda_nvcc", "bin", "ptxas", wheel="nvidia-cuda-nvcc-cu12")
 
 
 @functools.cache
@@ -92,7 +91,11 @@ def compile_for(chip: Chip, lowered: Any) -> Program:
     """What `lower_for` gave, compiled."""
     with tempfile.TemporaryDirectory() as folder, abstract_gpu(chip):
         # On jax 0.12 PTX is written only when named; naming everything makes XLA crash now and then.
-        options = {"xla_dump_to": folder, "xla_dump_emitter_re": "ptx", "xla_gpu_cuda_data_dir": str(cuda_folder())}
+        options = {
+            "xla_dump_to": folder,
+            "xla_dump_emitter_re": "ptx",
+            "xla_gpu_cuda_data_dir": str(ptxas().parents[1]),
+        }
         compiled = lowered.compile(compiler_options=options)
         texts = [p.read_text() for p in sorted(pathlib.Path(folder).glob("*.ptx"))]
         launches = "\n".join(p.read_text() for p in pathlib.Path(folder).glob("*.thunk_sequence.txt"))
@@ -104,7 +107,7 @@ def compile_for(chip: Chip, lowered: Any) -> Program:
 
 
 def _kernel(launch: str, texts: list[str]) -> Kernel:
-    """A launch, such as `001: kCustomKernel [...] name grid: [2, 1, 1] threads: [128, 1, 1]  shared_memory: 64 bytes`."""
+    """A launch: `001: kCustomKernel [...] name grid: [2, 1, 1] threads: [128, 1, 1]  shared_memory: 64 bytes`."""
     match = re.search(r"\] (\S+) grid: \[(.*?)\] threads: \[(.*?)\]\s+shared_memory: (\d+) bytes", launch)
     assert match is not None, launch
     grid, threads = (tuple(int(n) for n in match[k].split(",")) for k in (2, 3))
@@ -118,7 +121,7 @@ def assemble(ptx: str, name: str) -> Assembled:
     with tempfile.TemporaryDirectory() as folder:
         source, binary = pathlib.Path(folder) / "kernel.ptx", pathlib.Path(folder) / "kernel.cubin"
         source.write_text(ptx)
-        command = [cuda_folder() / "bin" / "ptxas", "-v", f"--gpu-name={arch}", source, "-o", binary]
+        command = [ptxas(), "-v", f"--gpu-name={arch}", source, "-o", binary]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise RuntimeError(done.stderr)
@@ -130,10 +133,7 @@ def assemble(ptx: str, name: str) -> Assembled:
 
 
 def disassemble(binary: bytes) -> str:
-    triton = _package("triton")
-    if triton is None:
-        raise FileNotFoundError("no nvdisasm: install triton")
-    tool = triton / "backends" / "nvidia" / "bin" / "nvdisasm"
+    tool = _tool("cu13", "bin", "nvdisasm", wheel="nvidia-cuda-nvdisasm")
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(binary)
         file.flush()

@@ -60,7 +60,9 @@ def emulate(chip: Chip, f: Callable[..., Any], *args: Any, error: float = 0.0) -
     return run_on(f, on_chip, *args), launches
 
 
-def launch_all(chip: Chip, f: Callable[..., Any], args: Sequence[Any], launches: list[Launch], error: float) -> list[Any]:
+def launch_all(
+    chip: Chip, f: Callable[..., Any], args: Sequence[Any], launches: list[Launch], error: float
+) -> list[Any]:
     """f(*args) with its kernels emulated, and the rest run on the CPU."""
     closed = jax.make_jaxpr(f)(*args)
     return _evaluate(closed.jaxpr, closed.consts, args, lambda e, v: _launch(chip, e, v, launches, error))

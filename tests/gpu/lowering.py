@@ -74,9 +74,7 @@ def _calls_in(operation: Any) -> Iterator[TritonCall]:
         for item in operation.attributes["mhlo.backend_config"]:
             if item.name == "ir":
                 found["ir"] = _text(ir.StringAttr(item.attr).value_bytes)
-            elif isinstance(item.attr, ir.IntegerAttr):
-                found[item.name] = item.attr.value
-            elif isinstance(item.attr, ir.StringAttr):
+            elif isinstance(item.attr, ir.IntegerAttr | ir.StringAttr):
                 found[item.name] = item.attr.value
         grid = (found["grid_x"], found["grid_y"], found["grid_z"])
         yield TritonCall(found["name"], grid, found["num_warps"], found["num_stages"], found["ir"])

@@ -16,7 +16,7 @@ REGISTERS = "\n".join(
 
 
 def kernel(body: str, arguments: int, threads: int = 32, declared: str = "") -> str:
-    """A kernel `small` whose arguments' addresses are in %d0, %d1, ..., with the thread in %r0 and the program in %r1."""
+    """A kernel `small`: the addresses of its arguments in %d0, %d1, ..., the thread in %r0, the program in %r1."""
     parameters = ",\n".join(f"\t.param .u64 small_param_{k}" for k in range(arguments))
     loads = "\n".join(f"\tld.param.b64 \t%d{k}, [small_param_{k}];" for k in range(arguments))
     return (

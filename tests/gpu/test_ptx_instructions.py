@@ -47,8 +47,13 @@ def toward_zero(a: int, b: int) -> int:
 )
 def test_integers(name: str, function: Any) -> None:
     for kind, a, b in (("s32", I32, J32), ("s64", I64, J64)):
-        np.testing.assert_array_equal(compute(f"{name}.{kind} out, a, b;", [a, b], a.dtype), integers(function, a, b, bits=8 * a.itemsize))
-    for kind, a, b in (("u32", I32.view(np.uint32), J32.view(np.uint32)), ("u64", I64.view(np.uint64), J64.view(np.uint64))):
+        np.testing.assert_array_equal(
+            compute(f"{name}.{kind} out, a, b;", [a, b], a.dtype), integers(function, a, b, bits=8 * a.itemsize)
+        )
+    for kind, a, b in (
+        ("u32", I32.view(np.uint32), J32.view(np.uint32)),
+        ("u64", I64.view(np.uint64), J64.view(np.uint64)),
+    ):
         want = integers(function, a, b, bits=8 * a.itemsize, signed=False)
         np.testing.assert_array_equal(compute(f"{name}.{kind} out, a, b;", [a, b], a.dtype), want)
 
@@ -91,7 +96,10 @@ def test_shifts_and_fields() -> None:
     np.testing.assert_array_equal(compute("bfe.u32 out, a, 5, 9;", [u32], np.uint32), field)
     signed = [f - (1 << 9) if f >> 8 else f for f in field]
     np.testing.assert_array_equal(compute("bfe.s32 out, a, 5, 9;", [I32], np.int32), signed)
-    inserted = [(y & ~(0x1FF << 5)) | ((x & 0x1FF) << 5) for x, y in zip(u32.tolist(), J32.view(np.uint32).tolist(), strict=True)]
+    inserted = [
+        (y & ~(0x1FF << 5)) | ((x & 0x1FF) << 5)
+        for x, y in zip(u32.tolist(), J32.view(np.uint32).tolist(), strict=True)
+    ]
     np.testing.assert_array_equal(compute("bfi.b32 out, a, b, 5, 9;", [u32, J32.view(np.uint32)], np.uint32), inserted)
 
 
@@ -99,12 +107,17 @@ def test_bits() -> None:
     a, b, c = I32.view(np.uint32), J32.view(np.uint32), np.roll(I32, 3).view(np.uint32)
     np.testing.assert_array_equal(compute("popc.b32 out, a;", [a], np.uint32), [x.bit_count() for x in a.tolist()])
     np.testing.assert_array_equal(compute("clz.b32 out, a;", [a], np.uint32), [32 - x.bit_length() for x in a.tolist()])
-    np.testing.assert_array_equal(compute("brev.b32 out, a;", [a], np.uint32), [int(f"{x:032b}"[::-1], 2) for x in a.tolist()])
+    np.testing.assert_array_equal(
+        compute("brev.b32 out, a;", [a], np.uint32), [int(f"{x:032b}"[::-1], 2) for x in a.tolist()]
+    )
     # The tables of a & b | c and of a ^ b ^ c, made as the ISA says from 0xF0, 0xCC, 0xAA.
     for table, want in ((0xF0 & 0xCC | 0xAA, a & b | c), (0xF0 ^ 0xCC ^ 0xAA, a ^ b ^ c)):
         np.testing.assert_array_equal(compute(f"lop3.b32 out, a, b, c, {table};", [a, b, c], np.uint32), want)
     bytes_of = lambda x, y: [*x.to_bytes(4, "little"), *y.to_bytes(4, "little")]  # noqa: E731
-    want = [int.from_bytes([bytes_of(x, y)[k] for k in (6, 0, 3, 5)], "little") for x, y in zip(a.tolist(), b.tolist(), strict=True)]
+    want = [
+        int.from_bytes([bytes_of(x, y)[k] for k in (6, 0, 3, 5)], "little")
+        for x, y in zip(a.tolist(), b.tolist(), strict=True)
+    ]
     np.testing.assert_array_equal(compute("prmt.b32 out, a, b, 0x5306;", [a, b], np.uint32), want)
     np.testing.assert_array_equal(compute("mov.b64 out, {b, a};", [a, b], np.uint64), (a.astype(np.uint64) << 32) | b)
 
@@ -129,9 +142,15 @@ def test_rounding_is_exact(mode: str) -> None:
     a, b = (r.normal(size=64).astype(np.float32) for _ in range(2))
     c = (-a.astype(np.float64) * b * (1 + r.choice([0, 1e-7, 1e-3, 1e3], 64))).astype(np.float32)  # it cancels
     exact = [tuple(Fraction(float(v)) for v in each) for each in zip(a, b, c, strict=True)]
-    np.testing.assert_array_equal(compute(f"fma.{mode}.f32 out, a, b, c;", [a, b, c], np.float32), [rounded(x * y + z, mode) for x, y, z in exact])
-    np.testing.assert_array_equal(compute(f"add.{mode}.f32 out, a, c;", [a, b, c], np.float32), [rounded(x + z, mode) for x, _, z in exact])
-    np.testing.assert_array_equal(compute(f"mul.{mode}.f32 out, a, b;", [a, b], np.float32), [rounded(x * y, mode) for x, y, _ in exact])
+    np.testing.assert_array_equal(
+        compute(f"fma.{mode}.f32 out, a, b, c;", [a, b, c], np.float32), [rounded(x * y + z, mode) for x, y, z in exact]
+    )
+    np.testing.assert_array_equal(
+        compute(f"add.{mode}.f32 out, a, c;", [a, b, c], np.float32), [rounded(x + z, mode) for x, _, z in exact]
+    )
+    np.testing.assert_array_equal(
+        compute(f"mul.{mode}.f32 out, a, b;", [a, b], np.float32), [rounded(x * y, mode) for x, y, _ in exact]
+    )
     a64, b64, c64 = (v.astype(np.float64) * math.pi for v in (a, b, c))
     exact = [tuple(Fraction(float(v)) for v in each) for each in zip(a64, b64, c64, strict=True)]
     want = [rounded(x * y + z, mode, np.float64) for x, y, z in exact]
@@ -141,7 +160,15 @@ def test_rounding_is_exact(mode: str) -> None:
 def test_floats() -> None:
     with np.errstate(all="ignore"):
         for kind, a, b in (("f32", F32, G32), ("f64", F64, G64)):
-            for name, want in (("add", a + b), ("sub", a - b), ("mul", a * b), ("div.rn", a / b), ("sqrt.rn", np.sqrt(a)), ("neg", -a), ("abs", abs(a))):
+            for name, want in (
+                ("add", a + b),
+                ("sub", a - b),
+                ("mul", a * b),
+                ("div.rn", a / b),
+                ("sqrt.rn", np.sqrt(a)),
+                ("neg", -a),
+                ("abs", abs(a)),
+            ):
                 operands = "out, a;" if name in ("sqrt.rn", "neg", "abs") else "out, a, b;"
                 np.testing.assert_array_equal(compute(f"{name}.{kind} {operands}", [a, b], a.dtype), want)
             np.testing.assert_array_equal(compute(f"copysign.{kind} out, a, b;", [a, b], a.dtype), np.copysign(b, a))
@@ -166,13 +193,17 @@ def test_extremes_of_floats() -> None:
 def test_comparisons() -> None:
     nan = np.isnan(F32) | np.isnan(G32)
     with np.errstate(all="ignore"):
-        relations = {"lt": F32 < G32, "ge": F32 >= G32, "eq": F32 == G32, "ne": (F32 != G32) & ~nan, "ltu": (F32 < G32) | nan,
-                     "neu": F32 != G32, "num": ~nan, "nan": nan}  # fmt: skip
+        relations = {"lt": F32 < G32, "ge": F32 >= G32, "eq": F32 == G32, "ne": (F32 != G32) & ~nan,
+                     "ltu": (F32 < G32) | nan, "neu": F32 != G32, "num": ~nan, "nan": nan}  # fmt: skip
     for relation, want in relations.items():
         body = f"setp.{relation}.f32 %p1, a, b; selp.b32 out, 1, 0, %p1;"
         np.testing.assert_array_equal(compute(body, [F32, G32], np.int32), want)
     positive = "setp.gt.s32 %p2, c, 0;"
-    for combined, want in (("and", (I32 < J32) & (I64 > 0)), ("or", (I32 < J32) | (I64 > 0)), ("xor", (I32 < J32) ^ (I64 > 0))):
+    for combined, want in (
+        ("and", (I32 < J32) & (I64 > 0)),
+        ("or", (I32 < J32) | (I64 > 0)),
+        ("xor", (I32 < J32) ^ (I64 > 0)),
+    ):
         body = f"setp.gt.s64 %p2, c, 0; setp.lt.{combined}.s32 %p1, a, b, %p2; selp.b32 out, 1, 0, %p1;"
         np.testing.assert_array_equal(compute(body, [I32, J32, I64], np.int32), want)
     negated = f"{positive} setp.lt.and.s32 %p1, a, b, !%p2; selp.b32 out, 1, 0, %p1;"
@@ -191,10 +222,14 @@ def test_conversions_to_integers() -> None:
     np.testing.assert_array_equal(compute("cvt.rpi.s32.f32 out, a;", [x], np.int32)[:3], [3, -2, 4])
     wide = [2, -2, 3, 2**63 - 1, -(2**63), 2**63 - 1, -(2**63), 0]
     np.testing.assert_array_equal(compute("cvt.rzi.s64.f32 out, a;", [x], np.int64), wide)
-    np.testing.assert_array_equal(compute("cvt.rzi.u32.f32 out, a;", [x], np.uint32), [2, 0, 3, 2**32 - 1, 0, 2**32 - 1, 0, 0])
+    np.testing.assert_array_equal(
+        compute("cvt.rzi.u32.f32 out, a;", [x], np.uint32), [2, 0, 3, 2**32 - 1, 0, 2**32 - 1, 0, 0]
+    )
     np.testing.assert_array_equal(compute("cvt.s64.s32 out, a;", [I32], np.int64), I32)
     np.testing.assert_array_equal(compute("cvt.u64.u32 out, a;", [I32], np.uint64), I32.view(np.uint32))
-    np.testing.assert_array_equal(compute("cvt.u32.u64 out, a;", [I64], np.uint32), (I64 & 0xFFFFFFFF).astype(np.uint32))
+    np.testing.assert_array_equal(
+        compute("cvt.u32.u64 out, a;", [I64], np.uint32), (I64 & 0xFFFFFFFF).astype(np.uint32)
+    )
 
 
 def test_conversions_of_floats() -> None:
@@ -202,14 +237,18 @@ def test_conversions_of_floats() -> None:
     np.testing.assert_array_equal(compute("cvt.rn.f16.f32 out, a;", [x], np.float16), x.astype(np.float16))
     bf16 = x.astype(ml_dtypes.bfloat16)
     np.testing.assert_array_equal(compute("cvt.rn.bf16.f32 out, a;", [x], np.uint16), bf16.view(np.uint16))
-    np.testing.assert_array_equal(compute("cvt.f32.bf16 out, a;", [bf16.view(np.uint16)], np.float32), bf16.astype(np.float32))
+    np.testing.assert_array_equal(
+        compute("cvt.f32.bf16 out, a;", [bf16.view(np.uint16)], np.float32), bf16.astype(np.float32)
+    )
     np.testing.assert_array_equal(compute("cvt.f64.f32 out, a;", [x], np.float64), x)
     y = x.astype(np.float64) * (1 + 1e-9)
     for mode in ("rn", "rz", "rp"):
         want = [rounded(Fraction(float(v)), mode) for v in y]
         np.testing.assert_array_equal(compute(f"cvt.{mode}.f32.f64 out, a;", [y], np.float32), want)
     packed = compute("cvt.rn.bf16x2.f32 out, a, b;", [x, -x], np.uint32)
-    np.testing.assert_array_equal(packed.view(np.uint16).reshape(-1, 2), np.stack([(-bf16).view(np.uint16), bf16.view(np.uint16)], 1))
+    np.testing.assert_array_equal(
+        packed.view(np.uint16).reshape(-1, 2), np.stack([(-bf16).view(np.uint16), bf16.view(np.uint16)], 1)
+    )
 
 
 @pytest.mark.parametrize(
@@ -222,7 +261,9 @@ def test_conversions_of_floats() -> None:
         ("sin.approx.f32", np.sin, 0, 2**-20.5),
     ],
 )
-def test_approximate_functions_err_as_much_as_they_are_told(name: str, function: Any, relative: float, absolute: float) -> None:
+def test_approximate_functions_err_as_much_as_they_are_told(
+    name: str, function: Any, relative: float, absolute: float
+) -> None:
     x = np.linspace(0.1, 3, 32).astype(np.float32)
     want = function(x.astype(np.float64))
     np.testing.assert_allclose(compute(f"{name} out, a;", [x], np.float32), want, rtol=6e-8, atol=1e-10)

@@ -34,24 +34,50 @@ def without(part: str, nth: int = 0) -> str:
 @pytest.mark.parametrize(
     "changed, error, message",
     [
-        (without("bar.sync \t0;", 0), RaceError, "load of shared memory that another thread wrote with no barrier between"),
-        (without("bar.sync \t0;", 1), RaceError, "store to shared memory that another thread reads with no barrier between"),
+        (
+            without("bar.sync \t0;", 0),
+            RaceError,
+            "load of shared memory that another thread wrote with no barrier between",
+        ),
+        (
+            without("bar.sync \t0;", 1),
+            RaceError,
+            "store to shared memory that another thread reads with no barrier between",
+        ),
         (without("@%p1 "), MemoryFault, "load of 4 bytes out of bounds: offset 3600 in argument 0 of 3600 bytes"),
         (SAMPLE.replace("%p3, %r3, 0", "%p3, %r1, 0"), RaceError, "load of shared memory that nobody has written"),
-        (SAMPLE.replace("add.s32 \t%r18, %r17, %r5", "mov.b32 %r18, %r17"), RaceError, "another thread wrote|different values"),
-        (SAMPLE.replace("%r23, %r22, %r2", "%r23, %r22, 0"), RaceError, "two programs write the same element of argument 1"),
-        (SAMPLE.replace("%r6, 2;", "%r6, 1;"), PtxError, "12 of the 24 bytes of argument 1, an output, are never written"),
+        (
+            SAMPLE.replace("add.s32 \t%r18, %r17, %r5", "mov.b32 %r18, %r17"),
+            RaceError,
+            "another thread wrote|different values",
+        ),
+        (
+            SAMPLE.replace("%r23, %r22, %r2", "%r23, %r22, 0"),
+            RaceError,
+            "two programs write the same element of argument 1",
+        ),
+        (
+            SAMPLE.replace("%r6, 2;", "%r6, 1;"),
+            PtxError,
+            "12 of the 24 bytes of argument 1, an output, are never written",
+        ),
         (SAMPLE.replace("[%rd6]", "[%rd6+2]"), MemoryFault, "load of 4 bytes that is not aligned"),
         (SAMPLE.replace("[%rd8]", "[%rd6]"), MemoryFault, "store to argument 0, an input"),
         (SAMPLE.replace("partial[8]", "partial[4]"), MemoryFault, "of 4 bytes at 4 of 4 bytes of shared memory"),
         (SAMPLE.replace("16, 31, -1", "16, 31, 65535"), DivergenceError, "a thread that its mask leaves out"),
         (SAMPLE.replace("@%p2 bra", "bra"), PtxError, "no end after"),
-        (SAMPLE.replace("setp.lt.s32 \t%p2", "setp.lt.and.s32 \t%p2"), PtxError, "3 operands where 4 were due|4 operands where"),
+        (
+            SAMPLE.replace("setp.lt.s32 \t%p2", "setp.lt.and.s32 \t%p2"),
+            PtxError,
+            "3 operands where 4 were due|4 operands where",
+        ),
         (SAMPLE.replace("add.rn.f32", "add.rn.magic.f32"), PtxError, "unknown instruction add.rn.magic.f32"),
         (SAMPLE.replace("mov.b32 \t%r9, %r1;", ""), PtxError, "%r9 is read before it is written"),
     ],
 )
-def test_mutations_of_the_sample(changed: str, error: type[Exception], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mutations_of_the_sample(
+    changed: str, error: type[Exception], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert changed != SAMPLE
     monkeypatch.setattr(machine, "STEPS", 2000)
     with pytest.raises(error, match=message):
@@ -69,7 +95,9 @@ def test_wrong_shuffles_give_wrong_sums(distance: int) -> None:
 
 SHARED = ".shared .align 16 .b8 room[512];"
 OWN = "mov.b32 %r2, room; shl.b32 %r3, %r0, 2; add.s32 %r4, %r2, %r3; "  # a word of each thread
-NEXT = "add.s32 %r5, %r0, 1; and.b32 %r5, %r5, MASK; shl.b32 %r5, %r5, 2; add.s32 %r5, %r2, %r5; "  # and of its neighbour
+NEXT = (
+    "add.s32 %r5, %r0, 1; and.b32 %r5, %r5, MASK; shl.b32 %r5, %r5, 2; add.s32 %r5, %r2, %r5; "  # and of its neighbour
+)
 STORE = "mul.wide.u32 %d2, %r0, 4; add.s64 %d3, %d0, %d2; st.global.b32 [%d3], %r6;"
 
 
@@ -90,9 +118,9 @@ def test_barriers_order_shared_memory() -> None:
     np.testing.assert_array_equal(rotated("barrier.sync 0, 64;", 64), everybody)
     # Within a warp its own barrier is enough, between warps it is not.
     np.testing.assert_array_equal(rotated("bar.warp.sync -1;", 32), np.roll(np.arange(32), -1))
-    with pytest.raises(RaceError, match="load of shared memory that another thread wrote .*: threads 31 and 32"):
+    with pytest.raises(RaceError, match=r"load of shared memory that another thread wrote .*: threads 31 and 32"):
         rotated("bar.warp.sync -1;", 64)
-    with pytest.raises(RaceError, match="load of shared memory that another thread wrote .*: threads 0 and 1"):
+    with pytest.raises(RaceError, match=r"load of shared memory that another thread wrote .*: threads 0 and 1"):
         rotated("", 32)
 
 
@@ -119,7 +147,8 @@ def test_matrices_in_shared_memory() -> None:
     words = lambda a: np.ascontiguousarray(a).view(np.uint32)[..., 0].T.copy()  # noqa: E731  (4, 32, 2) to (32, 4)
     stored = words(np.stack([r[:, line, pair], r[:, line, pair + 1]], -1))
     text = kernel(
-        "mul.wide.u32 %d2, %r0, 16; add.s64 %d3, %d0, %d2; add.s64 %d4, %d1, %d2; mov.b64 %d5, room; add.s64 %d5, %d5, %d2; "
+        "mul.wide.u32 %d2, %r0, 16; add.s64 %d3, %d0, %d2; add.s64 %d4, %d1, %d2; "
+        "mov.b64 %d5, room; add.s64 %d5, %d5, %d2; "
         "ld.global.v4.b32 {%r2, %r3, %r4, %r5}, [%d3]; "
         "stmatrix.sync.aligned.m8n8.x4.shared.b16 [%d5], {%r2, %r3, %r4, %r5}; BETWEEN "
         "ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%r6, %r7, %r8, %r9}, [%d5]; "

@@ -1,4 +1,4 @@
-"""Threads that part and meet: branches, loops, barriers, shuffles, votes, calls; and what the emulator refuses to read."""
+"""Threads that part and meet: branches, loops, barriers, shuffles, votes, calls; and what is refused."""
 
 from __future__ import annotations
 
@@ -56,7 +56,10 @@ def test_branches_part_and_meet() -> None:
 
 def test_loops_of_different_lengths() -> None:
     """Thread t adds 0 + 1 + ... + t."""
-    body = "mov.b32 %r6, 0; mov.b32 %r2, 0; $again: add.s32 %r6, %r6, %r2; add.s32 %r2, %r2, 1; setp.le.s32 %p1, %r2, %r0; @%p1 bra $again;"
+    body = (
+        "mov.b32 %r6, 0; mov.b32 %r2, 0; $again: add.s32 %r6, %r6, %r2; add.s32 %r2, %r2, 1; "
+        "setp.le.s32 %p1, %r2, %r0; @%p1 bra $again;"
+    )
     k = np.arange(64)
     np.testing.assert_array_equal(threads(body, 64), k * (k + 1) // 2)
 
@@ -64,7 +67,10 @@ def test_loops_of_different_lengths() -> None:
 @pytest.mark.parametrize(
     "body, message",
     [
-        ("@%p1 bra $x; shfl.sync.bfly.b32 %r6, %r0, 1, 31, -1; $x: ", "a shuffle with a thread that is not there: the warp has diverged"),
+        (
+            "@%p1 bra $x; shfl.sync.bfly.b32 %r6, %r0, 1, 31, -1; $x: ",
+            "a shuffle with a thread that is not there: the warp has diverged",
+        ),
         ("@%p1 shfl.sync.bfly.b32 %r6, %r0, 1, 31, -1;", "a shuffle with a thread that is not there"),
         ("@%p1 bra $x; bar.warp.sync -1; $x: ", "a barrier of a warp with a thread that is not there"),
         ("@%p1 bra $x; bar.sync 0; $x: ", "threads of a program wait at different barriers, or for one that has left"),
@@ -80,7 +86,10 @@ def test_divergence(body: str, message: str) -> None:
 
 def test_a_barrier_waits_for_threads_on_other_ways() -> None:
     """Half the threads take a detour before the barrier that all share."""
-    body = "mov.b32 %r6, 1; setp.lt.s32 %p1, %r0, 40; @%p1 bra $x; mov.b32 %r6, 2; bra $y; $x: mov.b32 %r6, 3; $y: bar.sync 0;"
+    body = (
+        "mov.b32 %r6, 1; setp.lt.s32 %p1, %r0, 40; @%p1 bra $x; mov.b32 %r6, 2; bra $y; "
+        "$x: mov.b32 %r6, 3; $y: bar.sync 0;"
+    )
     np.testing.assert_array_equal(threads(body, 64), np.where(np.arange(64) < 40, 3, 2))
 
 
@@ -89,19 +98,27 @@ def test_calls_of_functions() -> None:
         ".func (.param .b32 back) square(.param .b32 given)\n{ .reg .b32 %r<3>; ld.param.b32 %r1, [given]; "
         "mul.lo.s32 %r2, %r1, %r1; st.param.b32 [back], %r2; ret; }"
     )
-    body = "{ .param .b32 given; st.param.b32 [given], %r0; .param .b32 back; call.uni (back), square, (given); ld.param.b32 %r6, [back]; }"
+    body = (
+        "{ .param .b32 given; st.param.b32 [given], %r0; .param .b32 back; call.uni (back), square, (given); "
+        "ld.param.b32 %r6, [back]; }"
+    )
     (got,) = run(kernel(body + STORE, 1, 32, square), (1,), [], [np.empty(32, np.int32)])
     np.testing.assert_array_equal(got, np.arange(32) ** 2)
 
 
 def test_inner_blocks_have_registers_of_their_own() -> None:
-    body = "mov.b32 %r6, 1; { .reg .b32 tmp; mov.b32 tmp, 5; { .reg .b32 %r6; mov.b32 %r6, tmp; } } add.s32 %r6, %r6, %r0;"
+    body = (
+        "mov.b32 %r6, 1; { .reg .b32 tmp; mov.b32 tmp, 5; { .reg .b32 %r6; mov.b32 %r6, tmp; } } add.s32 %r6, %r6, %r0;"
+    )
     np.testing.assert_array_equal(threads(body), np.arange(32) + 1)
 
 
 def test_tables_in_constant_memory() -> None:
     table = ".global .align 4 .b32 table[4] = {10, 20, -30, 0x28};"
-    body = "and.b32 %r2, %r0, 3; mul.wide.u32 %d4, %r2, 4; mov.b64 %d5, table; add.s64 %d5, %d5, %d4; ld.global.nc.b32 %r6, [%d5];"
+    body = (
+        "and.b32 %r2, %r0, 3; mul.wide.u32 %d4, %r2, 4; mov.b64 %d5, table; add.s64 %d5, %d5, %d4; "
+        "ld.global.nc.b32 %r6, [%d5];"
+    )
     (got,) = run(kernel(body + STORE, 1, 32, table), (1,), [], [np.empty(32, np.int32)])
     np.testing.assert_array_equal(got, np.array([10, 20, -30, 40])[np.arange(32) % 4])
 
@@ -134,5 +151,5 @@ def test_what_is_refused(body: str, message: str) -> None:
 
 def test_directives_that_are_not_known_are_refused() -> None:
     for text in (".version 8.8 .target sm_90 .address_size 64 .magic", ".version 8.8 .target sm_90 .address_size 32"):
-        with pytest.raises(PtxError, match="unknown directive, at '.magic'|'64' expected, at '32'"):
+        with pytest.raises(PtxError, match=r"unknown directive, at '\.magic'|'64' expected, at '32'"):
             parse(text)

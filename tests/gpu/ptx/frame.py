@@ -25,6 +25,7 @@ class Frame:
         self.function, self.machine = function, machine
         self.registers: dict[str, Array] = {}
         self.carry: Array | None = None
+        self.steps: list[Callable[[Mask], None]] = []  # what each instruction does
         self.memory: dict[str, LocalMemory] = {}
         self.depot: dict[str, int] = {}
         size = 0
@@ -88,7 +89,11 @@ class Frame:
         if not isinstance(operand, Address):
             raise PtxError(f"{operand} where an address was due")
         base = operand.base
-        own = "u32" if isinstance(base, Register) and self.function.registers.get(base.name, "") in ("b32", "u32") else kind
+        own = (
+            "u32"
+            if isinstance(base, Register) and self.function.registers.get(base.name, "") in ("b32", "u32")
+            else kind
+        )
         value = self.reader(base, own)
         offset = np.uint64(operand.offset % (1 << 64))
         return lambda: value().astype(np.uint64) + offset

@@ -12,11 +12,11 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from . import arithmetic, carry, warp  # noqa: F401  (carry fills the table)
+from . import arithmetic, floats, warp
 from .frame import Frame, Mask, unsigned
 from .memory import GlobalMemory, Lanes, LocalMemory, SharedMemory
 from .parser import WIDTH, Function, Group, Immediate, Instruction, Module, Operand, PtxError, Register, Symbol, parse
-from .values import Array, immediate
+from .values import Array, immediate, read
 from .warp import DivergenceError
 
 Step = Callable[[Mask], None]
@@ -24,8 +24,12 @@ Step = Callable[[Mask], None]
 STEPS = 2_000_000  # instructions after which a launch is taken for endless
 
 _HINT = r"(?:\.(?:ca|cg|cs|lu|cv|wb|wt))?(?:\.L1::\w+)?(?:\.L2::\w+)?"
-_LOAD = re.compile(rf"ld(?:\.volatile)?\.(param|global|shared|shared::cta|local|const){_HINT}(?:\.nc)?{_HINT}(?:\.v([24]))?\.(\w+)")
-_STORE = re.compile(rf"st(?:\.volatile)?\.(param|global|shared|shared::cta|local){_HINT}(?:\.v([24]))?\.(\w+)")
+_LOAD = re.compile(
+    rf"ld(?:\.volatile)?\.(param(?:::entry|::func)?|global|shared|shared::cta|local|const){_HINT}(?:\.nc)?{_HINT}(?:\.v([24]))?\.(\w+)"
+)
+_STORE = re.compile(
+    rf"st(?:\.volatile)?\.(param(?:::func)?|global|shared|shared::cta|local){_HINT}(?:\.v([24]))?\.(\w+)"
+)
 _MOVE = re.compile(r"mov\.(pred|[bus](?:16|32|64)|f(?:16|32|64))")
 _SHUFFLE = re.compile(r"shfl\.sync\.(?:up|down|bfly|idx)\.b32")
 _VOTE = re.compile(r"vote\.sync\.(?:any|all|uni)\.pred|vote\.sync\.ballot\.b32")
@@ -46,7 +50,7 @@ class Machine:
         shared: int = 0,
         error: float = 0.0,
     ):
-        """`shared`: bytes of shared memory given at launch; `error`: of approximate functions, in parts of its bound."""
+        """`shared`: bytes of shared memory given at launch; `error`: of approximate functions, in its bounds."""
         self.module = parse(text) if isinstance(text, str) else text
         entries = [f for f in self.module.functions.values() if f.entry and entry in (None, f.name)]
         if len(entries) != 1:
@@ -72,7 +76,9 @@ class Machine:
         constants, size = [], 0
         for name, variable in self.module.variables.items():
             if variable.space == "shared":
-                if variable.count is None and any(v.space == "shared" and v.count for v in self.module.variables.values()):
+                if variable.count is None and any(
+                    v.space == "shared" and v.count for v in self.module.variables.values()
+                ):
                     raise PtxError("shared memory both declared and given at launch")
                 self.addresses[name] = size = -(-size // variable.align) * variable.align
                 size += WIDTH[variable.kind] * variable.count if variable.count is not None else shared
@@ -129,14 +135,14 @@ class Machine:
             if name not in self.module.functions or not self.module.functions[name].code:
                 raise PtxError(f"no function {name}")
             frame = self.frames[name] = Frame(self.module.functions[name], self)
-            frame.steps = [self._prepare(frame, i) for i in frame.function.code]  # type: ignore[attr-defined]
+            frame.steps = [self._prepare(frame, i) for i in frame.function.code]
         return self.frames[name]
 
     # The walk
 
     def _walk(self, frame: Frame, mask: Mask) -> None:
         """Run a function for the lanes of a mask until they all return."""
-        code, labels, steps = frame.function.code, frame.function.labels, frame.steps  # type: ignore[attr-defined]
+        code, labels, steps = frame.function.code, frame.function.labels, frame.steps
         at = np.zeros(self.lanes.count, np.int64)
         live = np.ones(self.lanes.count, bool) if mask is None else mask.copy()
         waiting = np.zeros(self.lanes.count, bool)
@@ -282,7 +288,7 @@ class Machine:
             raise PtxError(f"{len(operands)} operands where {1 + len(kinds)} were due")
         readers = [frame.reader(o, k, op.wider) for o, k in zip(operands[1:], kinds, strict=True)]
         function, extra = op.function, {}
-        if function in arithmetic.APPROXIMATE:
+        if function in floats.APPROXIMATE:
             extra = {"error": self.error}
         takes, gives = "carry" in op.sources, "cc" in op.words
 
@@ -313,13 +319,21 @@ class Machine:
             def pack(mask: Mask) -> None:
                 values = [r().astype(dtype) << dtype(bits * k) for k, r in enumerate(readers)]
                 whole = np.bitwise_or.reduce(np.broadcast_arrays(*values))
-                put(np.ascontiguousarray(whole).view(f"{'f' if kind[0] == 'f' else 'i' if kind[0] == 's' else 'u'}{WIDTH[kind]}"), mask)
+                put(
+                    np.ascontiguousarray(whole).view(
+                        f"{'f' if kind[0] == 'f' else 'i' if kind[0] == 's' else 'u'}{WIDTH[kind]}"
+                    ),
+                    mask,
+                )
 
             return pack
         if isinstance(target, Group):
             parts = len(target.items)
             bits = 8 * WIDTH[kind] // parts
-            writers, get = [frame.writer(i, f"b{bits}") for i in target.items], frame.reader(source, f"b{8 * WIDTH[kind]}")
+            writers, get = (
+                [frame.writer(i, f"b{bits}") for i in target.items],
+                frame.reader(source, f"b{8 * WIDTH[kind]}"),
+            )
 
             def unpack(mask: Mask) -> None:
                 value = get()
@@ -339,7 +353,7 @@ class Machine:
 
     def _place(self, frame: Frame, space: str, operand: Operand) -> tuple[Callable[[Array], Array], object]:
         """The addresses that an operand stands for, of given lanes, and the memory that they are in."""
-        if space == "param":
+        if space.startswith("param"):
             base = operand.base.name  # type: ignore[union-attr]
             if base not in frame.memory:
                 raise PtxError(f"no parameter {base}")
@@ -362,7 +376,7 @@ class Machine:
                 bits = memory.load(address + np.uint64(k * size), size, active)  # type: ignore[attr-defined]
                 whole = np.zeros(self.lanes.count, bits.dtype)
                 whole[active] = bits
-                put(frame_values(whole, dtype), mask)
+                put(read(whole, dtype), mask)
 
         return step
 
@@ -420,13 +434,6 @@ class Machine:
         return step
 
 
-def frame_values(bits: Array, kind: str) -> Array:
-    """Loaded bits as values of the type that the register is to hold."""
-    from .values import read
-
-    return read(bits, kind)
-
-
 def run(
     text: str,
     grid: Sequence[int],
@@ -436,5 +443,5 @@ def run(
     shared: int = 0,
     error: float = 0.0,
 ) -> list[Array]:
-    """Launch the kernel of a PTX text on NumPy arrays: what it writes, in arrays of the shapes and dtypes of `outputs`."""
+    """Launch a kernel on NumPy arrays: what it writes, in arrays of the shapes and dtypes of `outputs`."""
     return Machine(text, grid, inputs, outputs, entry, shared, error).run()

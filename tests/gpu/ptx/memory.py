@@ -1,10 +1,10 @@
 """The memories of a GPU, watched: what a correct kernel never does to them raises an error.
 
-- Global memory is a list of buffers far apart: an access outside them, or not aligned, is caught.  Inputs are only read.
-  An element of an output is written by one program alone, once all is done every element is written, and nobody reads
-  what another program wrote or nobody did.
-- Shared memory belongs to a program.  Two accesses of one byte by different threads, of which one is a write, must have a
-  barrier between them, that of the whole program or that of the warp that both are in.
+- Global memory is a list of buffers far apart: an access outside them, or not aligned, is caught.  Inputs are only
+  read.  An element of an output is written by one program alone, once all is done every element is written, and
+  nobody reads what another program wrote or nobody did.
+- Shared memory belongs to a program.  Two accesses of one byte by different threads, of which one is a write, must
+  have a barrier between them, that of the whole program or that of the warp that both are in.
 - Local memory belongs to a thread, constants are only read.
 """
 
@@ -66,7 +66,9 @@ class GlobalMemory:
             at = int(offset[k]) - (1 << 40 if offset[k] >> np.uint64(39) else 0)
             raise MemoryFault(f"{what} of {size} bytes out of bounds: offset {at} in {where}")
         if (offset % np.uint64(size)).any():
-            raise MemoryFault(f"{what} of {size} bytes that is not aligned: offset {int(offset[np.argmax(offset % size)])}")
+            raise MemoryFault(
+                f"{what} of {size} bytes that is not aligned: offset {int(offset[np.argmax(offset % size)])}"
+            )
         return buffer, offset.astype(np.int64)
 
     def load(self, address: Array, size: int, active: Array) -> Array:
@@ -110,7 +112,9 @@ class GlobalMemory:
         for k, array in zip(range(*self.written), like, strict=True):
             missing = int((self.owner[k] == -1).sum())
             if missing:
-                raise PtxError(f"{missing} of the {self.owner[k].size} bytes of argument {k}, an output, are never written")
+                raise PtxError(
+                    f"{missing} of the {self.owner[k].size} bytes of argument {k}, an output, are never written"
+                )
             found.append(self.bytes[k][: self.owner[k].size].view(array.dtype).reshape(array.shape))
         return found
 
@@ -157,7 +161,7 @@ class SharedMemory:
             | (same_warp & (self.write_warp_barrier[at] < warp_barrier))
         )
         if not ordered.all():
-            raise RaceError(f"load of shared memory that another thread wrote with no barrier between: {self._who(ordered, writer, lane)}")
+            raise self._race("load of shared memory that another thread wrote", ordered, writer, lane)
         self._remember_reads(at, lane, warp, barrier, warp_barrier)
         return np.ascontiguousarray(self.bytes[at]).view(UNSIGNED[size])[:, 0]
 
@@ -190,7 +194,7 @@ class SharedMemory:
             | ((reader_warp == warp) & (self.read_warp_barrier[at] < warp_barrier))
         )
         if not after_reads.all():
-            raise RaceError(f"store to shared memory that another thread reads with no barrier between: {self._who(after_reads, reader, lane)}")
+            raise self._race("store to shared memory that another thread reads", after_reads, reader, lane)
         data = np.ascontiguousarray(values)[:, None].view(np.uint8)
         writer = self.writer[at]
         after_writes = (
@@ -201,7 +205,7 @@ class SharedMemory:
             | (self.bytes[at] == data)  # several threads may say the same
         )
         if not after_writes.all():
-            raise RaceError(f"store to shared memory that another thread wrote with no barrier between: {self._who(after_writes, writer, lane)}")
+            raise self._race("store to shared memory that another thread wrote", after_writes, writer, lane)
         self.bytes[at] = data
         if (self.bytes[at] != data).any():
             raise RaceError("two threads store different values to the same shared memory at once")
@@ -209,11 +213,11 @@ class SharedMemory:
         self.write_barrier[at] = np.broadcast_to(barrier, data.shape)
         self.write_warp_barrier[at] = np.broadcast_to(warp_barrier, data.shape)
 
-    def _who(self, ordered: Array, other: Array, lane: Array) -> str:
+    def _race(self, what: str, ordered: Array, other: Array, lane: Array) -> RaceError:
         k = tuple(np.argwhere(~ordered)[0])
         mine = int(lane[k[0], 0]) % self.lanes.threads
         theirs = "several" if other[k] < 0 else str(int(other[k]) % self.lanes.threads)
-        return f"threads {mine} and {theirs}"
+        return RaceError(f"{what} with no barrier between: threads {mine} and {theirs}")
 
 
 class LocalMemory:

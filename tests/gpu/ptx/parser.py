@@ -273,7 +273,11 @@ class _Parser:
             self.block(function, {}, 0)
             for instruction in function.code:
                 for operand in instruction.operands:
-                    if isinstance(operand, Symbol) and operand.name.startswith("$") and operand.name not in function.labels:
+                    if (
+                        isinstance(operand, Symbol)
+                        and operand.name.startswith("$")
+                        and operand.name not in function.labels
+                    ):
                         raise PtxError(f"{instruction}: no label {operand.name}")
         return function
 
@@ -351,9 +355,7 @@ class _Parser:
             return Group(tuple(items), "{}" if opening == "{" else "()")
         if self.accept("["):
             base, offset = self.operand(names), 0
-            if self.accept("+"):
-                offset = self.integer()
-            elif self.text == "-":
+            if self.accept("+") or self.text == "-":
                 offset = self.integer()
             self.take("]")
             if not isinstance(base, Register | Symbol | Immediate):

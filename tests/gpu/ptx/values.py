@@ -1,6 +1,7 @@
 """Bits and numbers: what a register holds, read and written as a PTX type.
 
-Registers hold unsigned integers of their width, predicates booleans.  bfloat16 is no NumPy type: its values are float32.
+Registers hold unsigned integers of their width, predicates booleans.  bfloat16 is no NumPy type: its values are
+float32.
 """
 
 from __future__ import annotations

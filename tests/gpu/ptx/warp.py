@@ -1,4 +1,4 @@
-"""Instructions of a whole warp: shuffles, votes, reductions, and matrices in shared memory.  ISA 8.8, 9.7.9 and 9.7.14."""
+"""Instructions of a whole warp: shuffles, votes, reductions, and matrices in shared memory (ISA 8.8, 9.7)."""
 
 from __future__ import annotations
 
@@ -110,7 +110,14 @@ def vote(frame: Frame, instruction: Instruction) -> Step:
 def reduce(frame: Frame, instruction: Instruction) -> Step:
     """redux.sync: over the members, which are the same for all of them."""
     _, _, name, kind = instruction.opcode.split(".")
-    functions = {"add": np.add, "min": np.minimum, "max": np.maximum, "and": np.bitwise_and, "or": np.bitwise_or, "xor": np.bitwise_xor}
+    functions = {
+        "add": np.add,
+        "min": np.minimum,
+        "max": np.maximum,
+        "and": np.bitwise_and,
+        "or": np.bitwise_or,
+        "xor": np.bitwise_xor,
+    }
     lanes, function = frame.machine.lanes, functions[name]
     put, value = frame.writer(instruction.operands[0], kind), frame.reader(instruction.operands[1], kind)
     members = frame.reader(instruction.operands[2], "u32")

@@ -11,11 +11,13 @@ import pytest
 
 from lazyjax import Vi, Vj
 
-from .chips import A100, H100, Chip
-from .emulating import Launch, emulate
-from .ptx import MemoryFault, PtxError, RaceError, run
+from ..chips import A100, H100, Chip
+from ..emulating import Launch, emulate
+from ..ptx import MemoryFault, PtxError, RaceError, run
 
-X, Y, B = (np.random.default_rng(k).normal(size=s).astype(np.float32) for k, s in enumerate([(100, 3), (150, 3), (150,)]))
+X, Y, B = (
+    np.random.default_rng(k).normal(size=s).astype(np.float32) for k, s in enumerate([(100, 3), (150, 3), (150,)])
+)
 
 
 @pytest.fixture(scope="module", params=[H100, A100], ids=lambda c: c.name)
@@ -52,7 +54,7 @@ def test_dropped_barriers_are_races(launch: Launch) -> None:
 def test_ignored_predicates_are_out_of_bounds(launch: Launch, access: str) -> None:
     """100 rows and 150 columns fill no tile: without its mask, some access of the last one leaves the arrays."""
     text = re.sub(rf"@!?%p\d+ ({access}\.global)", r"\1", launch.kernel.ptx)
-    with pytest.raises((MemoryFault, RaceError), match="out of bounds|another program"):
+    with pytest.raises((MemoryFault, RaceError), match=r"out of bounds|another program"):
         rerun(launch, text)
 
 
@@ -62,18 +64,12 @@ def test_masks_that_let_one_row_too_many_in(launch: Launch) -> None:
         rerun(launch, text)
 
 
-def test_inverted_comparisons_are_seen(launch: Launch) -> None:
-    text = re.sub(r"setp\.lt\.([su]32)(\s+%p\d+, %r\d+), 150;", r"setp.ge.\1\2, 150;", launch.kernel.ptx)
-    with pytest.raises(MemoryFault, match="out of bounds"):
-        rerun(launch, text)
-
-
 def test_what_crosses_threads_must_go_the_right_way(launch: Launch) -> None:
-    """Wrong offsets in shared memory and wrong distances of shuffles: an error, or a wrong number."""
+    """Another place in shared memory and another distance of a shuffle: an error, or a wrong number."""
     text = launch.kernel.ptx
-    changed = [re.sub(r"(shfl\.sync\.bfly\.b32\s+%r\d+, %r\d+), 1,", r"\1, 2,", text)]
-    changed += replaced(text, r"(ld\.shared\S*\s+\{?[^\]]*\[%r?d?\d+)\+1024\]", r"\1]")[:1]
-    changed += replaced(text, r"(ld\.shared\.v4\.b32\s+\{)(%r\d+), (%r\d+)", r"\1\2, \2")[:1]
+    elsewhere = lambda m: f"{m[1]}+{int(m[2] or 0) ^ 16}]"  # noqa: E731
+    changed = [re.sub(r"(ld\.shared[^\[]*\[%r?d?\d+)(?:\+(\d+))?\]", elsewhere, text, count=1)]
+    changed += [re.sub(r"(shfl\.sync\.bfly\.b32\s+%r\d+, %r\d+), 1,", r"\1, 2,", text, count=1)]
     changed = [c for c in changed if c != text]
     assert changed
     for each in changed:

@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from ..cases import CASES, SMOOTH, Case, D, E
-from .chips import H100
-from .compiling import compile_for, lower_for
+from ...cases import CASES, SMOOTH, Case, D, E
+from ..chips import H100
+from ..compiling import compile_for, lower_for
 
 M, N = 5000, 3000
 FULL = os.environ.get("LAZYJAX_GPU_CHECKS") == "full"

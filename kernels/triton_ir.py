@@ -1,9 +1,9 @@
 """GPU kernels written as Triton's IR, as text, and given to XLA by its custom call: no Pallas between.
 
-The second emitter beside `pallas_triton`, behind the same contract.  It runs where it is asked for by name, as a measure
-of that contract and as the way on should Pallas lose its Triton backend.  The name of the custom call has no guarantee
-of stability.  One program owns BM rows of one problem, walks through j in blocks of BN, and merges its (BM, BN)
-accumulator along j when all is read.
+The second emitter beside `pallas_triton`, behind the same contract.  It runs where it is asked for by name, as a
+measure of that contract, and as the way on should Pallas lose its Triton backend.  The name of the custom call has no
+guarantee of stability.  One program owns BM rows of one problem, walks through j in blocks of BN, and merges its
+(BM, BN) accumulator along j when all is read.
 """
 
 from __future__ import annotations
@@ -80,19 +80,9 @@ def lower(desc: Description, plan: TritonIrPlan) -> Callable[..., Sequence[jax.A
         text, outputs = _Kernel(desc, plan, [x.shape[: len(desc.batch)] for x in args]).text()
         call = jax.ffi.ffi_call(TARGET, outputs)
         given = [x.astype(jnp.int32) if x.dtype == bool else x for x in args if x.size]
-        found = list(
-            call(
-                *given,
-                name="lazyjax",
-                ir=text,
-                num_warps=np.int32(plan.warps),
-                num_stages=np.int32(1),
-                grid_x=np.int32(programs),
-                grid_y=np.int32(math.prod(desc.batch)),
-                grid_z=np.int32(1),
-                debug=False,
-            )  # fmt: skip
-        )
+        grid = {"grid_x": programs, "grid_y": math.prod(desc.batch), "grid_z": 1}
+        sizes = {k: np.int32(v) for k, v in {**grid, "num_warps": plan.warps, "num_stages": 1}.items()}
+        found = list(call(*given, name="lazyjax", ir=text, debug=False, **sizes))
         if desc.over == "ij":
             return _merged(traced, desc, found)
         results = []
@@ -175,7 +165,7 @@ class _Kernel:
             acc = [write.primitive("select_n", {}, (mask, e, a), a.dtype) for a, e in zip(acc, neutral, strict=True)]
             for pointer, value in zip(outputs, self.reduce(self.reduce(acc, 1), 0), strict=True):
                 at = self.plus(self.scaled(self.problem, -(-desc.m // rows)), self.program)
-                self.store(pointer, at, value, None)
+                self.store(pointer, write.broadcast(at, value.shape), value, None)
         else:
             results = evaluate(self.traced.finalize, self.tiled(self.reduce(acc, 1)), write)
             targets = iter(outputs)
@@ -300,20 +290,30 @@ class _Kernel:
         return [Value(f"{result}#{k}", s.shape, s.dtype) for k, s in enumerate(start)]
 
     def reduce(self, acc: Sequence[Value], axis: int) -> list[Value]:
-        """All accumulators at once along an axis, by the merge of the reduction."""
-        write, n = self.write, len(acc)
+        """All accumulators along an axis, by halving it.
+
+        `tt.reduce` is no way to: its threads merge in the one order and in the other, and a merge that rounds gives
+        them different values of what all then store to one place.
+        """
+        while (size := acc[0].shape[axis]) > 1:
+            halves = [self.halves(a, axis, size // 2) for a in acc]
+            sides = [self.tiled([h[k] for h in halves]) for k in (0, 1)]
+            acc = self.flat(evaluate(self.traced.merge, [*sides[0], *sides[1]], self.write), halves[0][0].shape)
         shape = (*acc[0].shape[:axis], *acc[0].shape[axis + 1 :])
-        result = write.name()
-        sides = [[Value(write.name(), (), a.dtype) for a in acc] for _ in range(2)]
-        arguments = ", ".join(f"{v.name}: {v.type}" for side in sides for v in side)
-        write.line(f'{result}:{n} = "tt.reduce"({", ".join(a.name for a in acc)}) <{{axis = {axis} : i32}}> ({{')
-        write.line(f"^bb0({arguments}):")
-        with write.alone():
-            merged = self.flat(evaluate(self.traced.merge, [*self.tiled(sides[0]), *self.tiled(sides[1])], write), ())
-            write.line(f"tt.reduce.return {', '.join(m.name for m in merged)} : {', '.join(m.type for m in merged)}")
-        outs = [Value(f"{result}#{k}" if n > 1 else result, shape, a.dtype) for k, a in enumerate(acc)]
-        write.line(f"}}) : ({', '.join(a.type for a in acc)}) -> ({', '.join(o.type for o in outs)})")
-        return outs
+        if not shape:
+            return list(acc)
+        return [self.write.emit(f"tt.reshape {a.name} : {a.type} -> %t", shape, a.dtype) for a in acc]
+
+    def halves(self, value: Value, axis: int, half: int) -> tuple[Value, Value]:
+        """Both halves along an axis; `tt.split` takes a last axis of two apart."""
+        write, before, after = self.write, value.shape[:axis], value.shape[axis + 1 :]
+        order = [k for k in range(len(value.shape) + 1) if k != axis] + [axis]
+        whole = write.emit(f"tt.reshape {value.name} : {value.type} -> %t", (*before, 2, half, *after), value.dtype)
+        moved = f"tt.trans {whole.name} {{order = array<i32: {', '.join(map(str, order))}>}} : {whole.type} -> %t"
+        last = write.emit(moved, (*before, half, *after, 2), value.dtype)
+        low, high = (Value(write.name(), last.shape[:-1], value.dtype) for _ in range(2))
+        write.line(f"{low.name}, {high.name} = tt.split {last.name} : {last.type} -> {low.type}")
+        return low, high
 
 
 def stored(dtype: Any) -> np.dtype:

@@ -82,13 +82,6 @@ class Text(Arithmetic):
         yield
         self._constants = kept
 
-    @contextlib.contextmanager
-    def alone(self) -> Iterator[None]:
-        """A block that sees nothing of what is outside it."""
-        kept, self._constants = self._constants, {}
-        yield
-        self._constants = kept
-
     def constant(self, value: Any, shape: Sequence[int] = ()) -> Value:
         array = np.asarray(value)
         key = (array.tobytes(), array.dtype.name, tuple(shape))
@@ -216,15 +209,15 @@ class Text(Arithmetic):
         old, new = x.dtype, dtype
         if old == new:
             return x
-        if new == bool:
+        if new.kind == "b":
             return self.primitive("ne", {}, (x, self.broadcast(old.type(0), x.shape)), new)
         wider = new.itemsize > old.itemsize
         if old.kind == "f":
             operation = ("extf" if wider else "truncf") if new.kind == "f" else "fptosi"
         elif new.kind == "f":
-            operation = "uitofp" if old == bool else "sitofp"
+            operation = "uitofp" if old.kind == "b" else "sitofp"
         else:
-            operation = "extui" if old == bool else "extsi" if wider else "trunci"
+            operation = "extui" if old.kind == "b" else "extsi" if wider else "trunci"
         return self.emit(f"arith.{operation} {x.name} : {x.type} to %t", x.shape, new)
 
     def power(self, x: Value, exponent: int) -> Value:

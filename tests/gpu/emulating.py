@@ -50,12 +50,15 @@ def compiled_equation(chip: Chip, equation: Any) -> tuple[TritonCall, Program]:
     return call, _programs[key]
 
 
-def emulate(chip: Chip, f: Callable[..., Any], *args: Any, error: float = 0.0) -> tuple[Any, list[Launch]]:
-    """f(*args), and the launches it took; `error`: of approximate instructions, in parts of its bound."""
+def emulate(
+    chip: Chip, f: Callable[..., Any], *args: Any, error: float = 0.0, backend: str | None = None
+) -> tuple[Any, list[Launch]]:
+    """f(*args), and the launches it took; `error`: of approximate instructions, in their bounds."""
     launches: list[Launch] = []
 
     def on_chip(desc: Description, arrays: Sequence[jax.Array]) -> Sequence[jax.Array]:
-        return launch_all(chip, plan(desc, "cuda").lower(desc), arrays, launches, error)
+        chosen = desc.replace(backend=backend or desc.backend)
+        return launch_all(chip, plan(chosen, "cuda").lower(chosen), arrays, launches, error)
 
     return run_on(f, on_chip, *args), launches
 

@@ -127,7 +127,13 @@ def _gross(op: Operation, a: Array) -> Array:
     return flush(cut(APPROXIMATIONS[op.words[0]][0](flush(cut(a)))))
 
 
-APPROXIMATE = {_approximate, _approximate_quotient}
+@define("t = t", "rsqrt.approx.f64")
+def _inverse_root(op: Operation, a: Array, error: float = 0.0) -> Array:
+    """In software; the ISA states no bound: a unit in the last place."""
+    return (1.0 / np.sqrt(a)) * (1 + error * 2.0**-52)
+
+
+APPROXIMATE = {_inverse_root, _approximate, _approximate_quotient}
 
 
 # Conversion

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import pytest
 
 from ...cases import CASES, Case, arguments
-from ..chips import CHIPS, H100, Chip
+from ..chips import A100, CHIPS, H100, Chip
 from ..emulating import emulate
 from .test_cases import FULL, TOLERANCE, M, N, check, compare, in_batches, named
 
@@ -16,9 +18,12 @@ CHOSEN = (
 )
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("chip", CHIPS if FULL else [H100], ids=lambda c: c.name)
-@pytest.mark.parametrize("case", CHOSEN, ids=str)
+ROWS = [(c, H100, "float32") for c in CHOSEN] + [(named("logsumexp with weight")[0], A100, "float64")]
+if FULL:
+    ROWS = list(itertools.product(CASES, CHIPS, ("float32", "float64")))
+
+
+@pytest.mark.parametrize("case, chip, dtype", ROWS, ids=lambda v: getattr(v, "name", v))
 def test_case(case: Case, chip: Chip, dtype: str) -> None:
     args = tuple(a.astype(dtype) for a in arguments(M, N))
     got, launches = emulate(chip, case.ours, *args, backend="triton-ir")

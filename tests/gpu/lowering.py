@@ -8,6 +8,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+from jax.interpreters import mlir
+from jaxlib.mlir import ir
+from jaxlib.triton import dialect
 
 from .chips import H100, Chip
 
@@ -67,8 +70,6 @@ def triton_calls(lowered: Any) -> list[TritonCall]:
 
 
 def _calls_in(operation: Any) -> Iterator[TritonCall]:
-    from jax._src.lib.mlir import ir
-
     if operation.name == "stablehlo.custom_call" and TARGET in str(operation.attributes["call_target_name"]):
         found: dict[str, Any] = {}
         for item in operation.attributes["mhlo.backend_config"]:
@@ -86,11 +87,7 @@ def _calls_in(operation: Any) -> Iterator[TritonCall]:
 
 def _text(code: bytes) -> str:
     """MLIR, bytecode or text, as text."""
-    from jax._src.interpreters import mlir
-    from jax._src.lib import triton
-    from jax._src.lib.mlir import ir
-
     with mlir.make_ir_context() as context:
-        triton.dialect.register_dialect(context)
+        dialect.register_dialect(context)
         context.allow_unregistered_dialects = True
         return ir.Module.parse(code).operation.get_asm(enable_debug_info=False)

@@ -11,13 +11,13 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-from . import dense, elementary, pallas_triton, scalarize, xla, xla_passes
+from . import dense, elementary, pallas_triton, scalarize, triton_ir, xla, xla_passes
 from .description import Description
 from .pairs import nothing
 from .reduction import Selection, ShiftedSum, trace
 from .sharing import Kept, shared_scalars
 
-KERNELS = {k.name: k for k in (pallas_triton, xla, dense)}
+KERNELS = {k.name: k for k in (pallas_triton, triton_ir, xla, dense)}
 GPU = ("cuda", "rocm")
 
 # One core's second-level cache, in bytes: what a tile of i and its accumulators should fit in.
@@ -120,7 +120,7 @@ def plan(desc: Description, platform: str) -> Plan:
 
 def _refusal(desc: Description, kernel: Any, platform: str, cost: int | str) -> str | None:
     """Why a kernel cannot run this description, None if it can."""
-    if kernel is pallas_triton and isinstance(cost, str):
+    if kernel in (pallas_triton, triton_ir) and isinstance(cost, str):
         return cost
     return kernel.supports(desc, platform)
 
@@ -130,6 +130,8 @@ def _tiles(desc: Description, kernel: str, cost: int | str, platform: str) -> An
         return plan_xla(desc, cost, platform)
     if kernel == "pallas-triton":
         return pallas_triton.plan(desc, interpret=platform not in GPU)
+    if kernel == "triton-ir":
+        return triton_ir.plan(desc)
     return None
 
 

@@ -14,7 +14,7 @@ from jax import export
 from lazyjax import GPU_EXPORT_CHECKS, Vi, Vj
 
 from .cases import CASES, Case, arguments
-from .gpu import abstract_gpu
+from .gpu.lowering import abstract_gpu
 
 
 def _gradient(f: Callable[..., Any]) -> Callable[..., Any]:

@@ -15,7 +15,7 @@ from lazyjax import LazyTensor, explain
 
 from .dense import close
 from .full import FULL
-from .gpu import kernel_calls, lowered_for
+from .gpu.lowering import kernel_calls, lowered_for
 from .kernels_of import RUNS, run_on
 from .test_operations import SMOOTH, TABLE, N, Row, dense_values, draws, grouped, lazy_values
 

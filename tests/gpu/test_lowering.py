@@ -1,6 +1,6 @@
 """On a machine without a GPU: every reduction and its gradient lowers to Triton kernels for CUDA and ROCm.
 
-Nothing here runs on a GPU; the kernels' values are checked by `test_kernels.py`, interpreted on the CPU.
+Nothing here runs on a GPU; the kernels' values are checked by `tests/test_kernels.py`, interpreted on the CPU.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import pytest
 
 from lazyjax import Vi, Vj, explain
 
-from .cases import CASES, Case, arguments
-from .gpu import kernel_calls, lowered_for
+from ..cases import CASES, Case, arguments
+from .lowering import kernel_calls, lowered_for
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

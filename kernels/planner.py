@@ -26,6 +26,8 @@ CACHE = 1 << 20
 UNROLLED = 640
 # Scalar operations on one pair beyond which features are no longer unrolled.
 SCALARS = 512
+# Lanes that are held at once where i is short.
+FEW = 1 << 16
 # Pairs from which a longer program, with several loops, earns its compilation.
 LARGE = 1 << 20
 # Pairs, over all batch dims, up to which the shortest program is best: all of them at once, in one block.
@@ -221,31 +223,37 @@ def _lanes(desc: Description, platform: str, large: bool) -> XlaPlan:
     shared = shared_scalars(desc, pairs=large and platform == "cpu")
     own = [a for a, r in zip(desc.pair.in_avals, desc.roles, strict=True) if r == "i"]
     row_bytes = sum(math.prod(a.shape) * np.dtype(a.dtype).itemsize for a in [*own, *traced.acc_avals])
-    lanes = _power_of_two(CACHE // max(row_bytes, 8), 512, 16384)
     m, n = desc.m, desc.n
-    tile = _balanced(m, lanes) if isinstance(m, int) else 4096
-    together = max(1, lanes // tile)
-    inside = min(together, math.prod(desc.batch)) if all(isinstance(b, int) for b in desc.batch) else 1
-    segments = 1
-    if isinstance(n, int) and tile * inside < 1024 and n >= 4096:
-        # Too few rows to fill the vectors and the cores: cut j.
-        segments = _power_of_two(min(8192 // (tile * inside), n // 256), 1, 8192)
     # Many results make many loops: those of small problems are not worth compiling at length.
     body, program = UNROLLED // max(shared.largest, 1), (8 if large else 1) * UNROLLED // max(shared.total, 1)
     unroll = _power_of_two(min(body, program), 1, 32)
-    if isinstance(n, int):
-        unroll = min(unroll, _power_of_two(max(1, n // segments), 1, 32))
-    shape = "lanes"
-    if shared.linear:
-        one_dtype = len({np.dtype(a.dtype) for a in traced.acc_avals}) == 1
-        if desc.reduction.adds and one_dtype and sum(math.prod(a.shape) for a in traced.acc_avals) >= 3:
-            shape, unroll = "products", _power_of_two(max(1, n // segments), 1, 64)
+    lanes = _power_of_two(CACHE // max(row_bytes, 8), 512, 16384)
+    tile = _balanced(m, lanes) if isinstance(m, int) else 4096
+    together = max(1, lanes // tile)
+    inside = min(together, math.prod(desc.batch)) if all(isinstance(b, int) for b in desc.batch) else 1
+    one_dtype = len({np.dtype(a.dtype) for a in traced.acc_avals}) == 1
+    columns = desc.reduction.adds and one_dtype and sum(math.prod(a.shape) for a in traced.acc_avals) >= 3
+    shape, segments = "products" if shared.linear and columns else "lanes", 1
+    if shape == "products":
+        unroll = _power_of_two(CACHE // 8 // (tile * inside), 64, 1 << 14)
+        unroll = min(unroll, _power_of_two(n, 1, unroll)) if isinstance(n, int) else 64
+    elif isinstance(n, int) and tile * inside < 1024 and n >= 4096:
+        # Too few rows to fill the vectors and the cores: cut j.
+        segments = _segments(n, FEW // (tile * inside), unroll)
+        unroll = min(unroll, n // segments)
+    elif isinstance(n, int):
+        unroll = min(unroll, _power_of_two(n, 1, 32))
+    if shape == "lanes" and shared.kept.pairs and isinstance(m, int) and segments == 1:
+        # What is kept of a chunk is read again from the cache; long loops over short chunks serve it best.
+        unroll = min(unroll, 16)
+        kept_bytes = 4 * unroll * len(shared.kept.pairs)
+        tile = _spread(m, min(tile, _power_of_two(CACHE // 4 // kept_bytes, 1024, 16384)))
     alone = together < 2 or not desc.batch  # a branch of vectorised problems would take both ways
     angles = platform == "cpu" and large and segments == 1 and alone and shape == "lanes"
     angles = angles and elementary.takes_angles(scalarize.primitives(desc.pair.jaxpr))
     group = max(1, 4096 // unroll) if desc.reduction.rounds else np.iinfo(np.int32).max
     return XlaPlan(
-        shape, tile, unroll=unroll, segments=segments, group=int(group), problems=together, kept=shared.kept,
+        shape, tile, unroll=int(unroll), segments=segments, group=int(group), problems=together, kept=shared.kept,
         elementary=platform == "cpu", angles=angles,
     )  # fmt: skip
 
@@ -290,6 +298,21 @@ def _balanced(size: int, most: int) -> int:
         return max(size, 1)
     count = -(-size // most)
     return -(-size // count // 16) * 16 if size // count >= 16 else -(-size // count)
+
+
+def _spread(size: int, most: int) -> int:
+    """A tile of about `most`, an odd multiple of 16: rows of an array then do not share lines of the cache."""
+    if size <= most and (size % 1024 or size < 4096):
+        return size
+    count = max(2, -(-size // most))
+    return 16 * (-(-size // count // 16) | 1)
+
+
+def _segments(n: int, most: int, unroll: int) -> int:
+    """Parts of j, at most `most`, such that whole chunks of `unroll` rows leave less than one row over."""
+    chunks = -(-n // (most * unroll))
+    size = n // (chunks * unroll)
+    return max(1, size if size < 16 else size // 16 * 16)
 
 
 def _power_of_two(size: int, least: int, most: int) -> int:

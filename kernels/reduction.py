@@ -250,18 +250,20 @@ class ShiftedSum(Reduction):
         """The accumulator that these passes amount to."""
 
 
-def tree_merge(merge: Callable[[Any, Any], Any], acc: Any) -> Any:
-    """Merge along the leading axis of every leaf by halving it; the axis must not be empty."""
-    size = jax.tree.leaves(acc)[0].shape[0]
+def tree_merge(merge: Callable[[Any, Any], Any], acc: Any, axis: int = 0) -> Any:
+    """Merge along an axis of every leaf by halving it; the axis must not be empty."""
+    size = jax.tree.leaves(acc)[0].shape[axis]
+
+    def cut(acc: Any, first: int, last: int) -> Any:
+        return jax.tree.map(lambda x: lax.slice_in_dim(x, first, last, axis=axis), acc)
+
     while size > 1:
         half = size // 2
-        low = jax.tree.map(lambda x, h=half: x[:h], acc)
-        high = jax.tree.map(lambda x, h=half: x[h : 2 * h], acc)
-        merged = merge(low, high)
+        merged = merge(cut(acc, 0, half), cut(acc, half, 2 * half))
         if size % 2:
-            merged = jax.tree.map(lambda x, y: lax.concatenate([x, y[-1:]], 0), merged, acc)
+            merged = jax.tree.map(lambda x, y: lax.concatenate([x, y], axis), merged, cut(acc, size - 1, size))
         acc, size = merged, half + size % 2
-    return jax.tree.map(lambda x: lax.squeeze(x, (0,)), acc)
+    return jax.tree.map(lambda x: lax.squeeze(x, (axis,)), acc)
 
 
 class TracedReduction:

@@ -21,12 +21,15 @@ import jax.numpy as jnp
 from jax import lax
 
 from .description import Description
-from .pairs import axes_for
-from .reduction import Selection, TracedReduction, trace
+from .reduction import Selection, TracedReduction, trace, tree_merge
+from .scalarize import broadcast_tile, evaluate, tiles
 from .xla_block import Block
 from .xla_lanes import Lanes, apart
 
 Flat = list[jax.Array]
+
+# Groups whose minima are looked at together first, where there are many.
+WIDE = 16
 
 
 class Groups(Block):
@@ -77,8 +80,8 @@ class Groups(Block):
         return acc, complete
 
     def _minimum_of(self, columns: Sequence[Any], group: Any) -> jax.Array:
-        size, start = self.plan.unroll, jnp.zeros((), self.desc.index_dtype)
-        (minimum,) = self.minimum.chunk(columns, group * size, size, start, self.minimum.neutral())
+        size = self.plan.unroll
+        (minimum,) = self.minimum.chunk(columns, group * size, size, self.minimum.neutral())
         return minimum.reshape(-1)
 
     def _best_group(self, columns: Sequence[Any], groups: int) -> jax.Array:
@@ -102,9 +105,18 @@ class Groups(Block):
 
     def _best_groups(self, columns: Sequence[Any], first: Any, count: int) -> jax.Array:
         """The groups of the k smallest minima among first, first + 1, ..., first + count - 1: (lanes, k), ascending."""
-        minima = lax.map(lambda g: self._minimum_of(columns, first + g), jnp.arange(count)).T
-        best = self.selection.best_groups(minima, min(self.selection.k, count))
-        return jnp.sort(best, axis=1).astype(self.desc.index_dtype) + jnp.asarray(first, self.desc.index_dtype)
+        k, best_of = min(self.selection.k, count), self.selection.best_groups
+        minima = lax.map(lambda g: self._minimum_of(columns, first + g), jnp.arange(count))
+        if count % WIDE or count < 2 * k * WIDE:
+            best = jnp.sort(best_of(minima.T, k), axis=1)
+        else:  # the same thing once more: k groups of groups contain the k groups
+            (least,) = tree_merge(self.minimum.merge, [minima.reshape(count // WIDE, WIDE, -1)], axis=1)
+            wide = jnp.sort(best_of(least.T, k), axis=1)
+            members = (wide[:, :, None] * WIDE + jnp.arange(WIDE, dtype=wide.dtype)).reshape(-1, k * WIDE)
+            within = minima.T.reshape(-1, count // WIDE, WIDE)
+            chosen = jnp.take_along_axis(within, wide[:, :, None], axis=1).reshape(-1, k * WIDE)
+            best = jnp.sort(jnp.take_along_axis(members, best_of(chosen, k), axis=1), axis=1)
+        return best.astype(self.desc.index_dtype) + jnp.asarray(first, self.desc.index_dtype)
 
     def _members(self, args: Sequence[jax.Array], chosen: jax.Array) -> tuple[Flat, jax.Array]:
         """The accumulator of all pairs of some groups of each row, and whether it is complete."""
@@ -127,10 +139,18 @@ class Groups(Block):
                 runs = jax.vmap(lambda start: lax.dynamic_slice_in_dim(x, start, length))(starts)
                 return runs.reshape(size, *x.shape[1:])
 
-            gathered = tuple(gather(x) if r == "j" else x for x, r in zip(merged.values(), desc.roles, strict=True))
-            over_j = jax.vmap(lambda a: tuple(desc.pair(*a)), (axes_for(desc.roles, "j"),), axis_size=size)
+            # Feature by feature, as in the first pass: an inner axis of features would not vectorise.
+            features = []
+            for x, r, aval in zip(merged.values(), desc.roles, desc.pair.in_avals, strict=True):
+                x = gather(x).reshape(size, -1).T if r == "j" else x.reshape(-1)
+                features.append(tiles(aval.shape, list(x)))
+            outs = evaluate(desc.pair.jaxpr, features, self.minimum.arithmetic)
+            values = [
+                jnp.asarray(broadcast_tile(out.item(), (size,)), v.dtype).reshape(size, *v.shape)
+                for out, v in zip(outs, self.values, strict=True)
+            ]
             indices = (starts[:, None] + jnp.arange(length, dtype=starts.dtype)[None]).reshape(size)
-            return self.accumulate(over_j(gathered), indices, jnp.ones(size, bool))
+            return self.accumulate(values, indices, jnp.ones(size, bool))
 
         together = max(1, (1 << 16) // size)
         return lax.map(row, ([args[k] for k in own], starts), batch_size=min(together, starts.shape[0]))

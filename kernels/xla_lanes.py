@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable, Sequence
@@ -23,11 +24,23 @@ Flat = list[jax.Array]  # an accumulator: one array of lanes for every feature o
 
 
 class Lanes:
-    """One tile of i against all j: i's in lanes, j's one scalar after the other, unrolled in chunks."""
+    """One tile of i against all j: i's in lanes, j's one scalar after the other, unrolled in chunks.
+
+    Where i alone is too short, j is cut into segments that run side by side: each row of `segments` consecutive j's is
+    one of every segment.  The lanes are then (rows of i, segments), or (segments, rows of i), whichever is longer last.
+    """
 
     def __init__(self, desc: Description, plan: Any, traced: TracedReduction):
+        if plan.segments > 1 and desc.n < plan.segments:
+            plan = dataclasses.replace(plan, segments=desc.n)
         self.desc, self.plan, self.traced = desc, plan, traced
-        self.shape = () if isinstance(desc.m, int) and desc.m == 1 else (plan.tile_i,)
+        self.rows = () if isinstance(desc.m, int) and desc.m == 1 else (plan.tile_i,)
+        self.shape, self.shape_i, self.shape_j = self.rows, self.rows, ()  # of a pair, of an i, of a j
+        if plan.segments > 1:
+            j_last = not self.rows or plan.tile_i <= plan.segments
+            self.shape_j = (plan.segments,) if j_last else (plan.segments, 1)
+            self.shape_i = (*self.rows, *(1 for _ in self.rows if j_last))
+            self.shape = np.broadcast_shapes(self.shape_i, self.shape_j)
         self.arithmetic = Arithmetic(functions=FUNCTIONS if plan.elementary else None)
         self.sizes = [int(np.prod(a.shape)) for a in traced.acc_avals]
 
@@ -46,8 +59,10 @@ class Lanes:
     def _evaluate(self, jaxpr: Any, args: Sequence[Tiles]) -> list[Tiles]:
         return evaluate(jaxpr, args, self.arithmetic)
 
-    def neutral(self) -> Flat:
-        return self._flat(self._evaluate(self.traced.init, []))
+    def neutral(self, segments: bool = False) -> Flat:
+        """The neutral element of every row of i, or of every segment of each."""
+        shape = self.shape if segments else self.rows
+        return [jnp.asarray(broadcast_tile(t, shape)) for a in self._evaluate(self.traced.init, []) for t in a.ravel()]
 
     def merge(self, a: Sequence[jax.Array], b: Sequence[jax.Array]) -> Flat:
         out = self._evaluate(self.traced.merge, [*self._tiled(a), *self._tiled(b)])
@@ -70,45 +85,46 @@ class Lanes:
         ]
 
     def finalize(self, flat: Flat) -> list[jax.Array]:
-        outs = self._outputs(flat, self.shape)
-        return outs if self.shape else [o[None] for o in outs]
+        outs = self._outputs(flat, self.rows)
+        return outs if self.rows else [o[None] for o in outs]
 
     def finalize_over_i(self, flat: Flat) -> list[jax.Array]:
-        return self._outputs(tree_merge(self.merge, flat) if self.shape else flat, ())
+        return self._outputs(tree_merge(self.merge, flat) if self.rows else flat, ())
 
     # The loop.
 
     def __call__(self, args: Sequence[jax.Array]) -> Flat:
-        desc, lanes = self.desc, self.plan.segments
-        columns = self.columns(args)
-        if lanes == 1:
-            return self._sweep(columns, np.zeros((), desc.index_dtype)[()])
-        # j is cut into interleaved segments that run side by side and are merged by the monoid.
-        in_axes = (*(2 if r == "j" else None for r in desc.roles), None, 1)
-        starts = jnp.arange(lanes, dtype=desc.index_dtype)
-        return tree_merge(self.merge, jax.vmap(self._sweep, in_axes=(in_axes, 0))(tuple(columns), starts))
+        acc = self._sweep(self.columns(args))
+        return acc if self.plan.segments == 1 else self._merge_segments(acc)
+
+    def _merge_segments(self, acc: Flat) -> Flat:
+        segments, axis = self.plan.segments, len(self.shape) - len(self.shape_j)
+        size = segments // math.gcd(segments, 16)
+
+        def part(k: Any) -> Flat:
+            return [lax.dynamic_slice_in_dim(x, k * size, size, axis) for x in acc]
+
+        # A loop first: XLA would fuse the halves with what computes them, and compute that anew in every half.
+        some = lax.fori_loop(1, segments // size, lambda k, so_far: self.merge(so_far, part(k)), part(0))
+        return tree_merge(self.merge, some, axis)
 
     def columns(self, args: Sequence[jax.Array]) -> list[Any]:
-        """The features of every argument as the loop reads them: i (F, lanes), j (rows, F[, segments]), p (F,).
+        """The features of every argument as the loop reads them: i (F, *shape_i), j (n, F), p (F,).
 
-        Then two lists, of what is computed before the loop: for every i (lanes,), and for every j (rows[, segments]).
+        Then two lists, of what is computed before the loop: for every i (*shape_i), and for every j (n,).
         """
-        desc, lanes = self.desc, self.plan.segments
-        rows = -(-desc.n // lanes)
+        desc = self.desc
         columns: list[jax.Array] = []  # features lead, so that the lanes of one feature are contiguous
         for role, aval, x in zip(desc.roles, desc.pair.in_avals, args, strict=True):
             features = int(np.prod(aval.shape))
             if role == "p":
                 columns.append(x.reshape(features))
             elif role == "i":
-                columns.append(x.reshape(x.shape[0], features).T.reshape(features, *self.shape))
-            elif lanes == 1:
+                columns.append(x.reshape(x.shape[0], features).T.reshape(features, *self.shape_i))
+            else:
                 column = x.reshape(x.shape[0], features)
                 symbolic = not isinstance(desc.n, int)  # then nothing says that there are enough for one chunk
                 columns.append(pad_leading(column, self.plan.unroll) if symbolic else column)
-            else:
-                padded = pad_leading(x.reshape(x.shape[0], features), rows * lanes - desc.n)
-                columns.append(jnp.swapaxes(padded.reshape(rows, lanes, features), 1, 2))
         return [*columns, self._before(columns, "i"), self._before(columns, "j")]
 
     def _before(self, columns: Sequence[jax.Array], role: str) -> list[jax.Array]:
@@ -127,27 +143,30 @@ class Lanes:
         evaluate(desc.pair.jaxpr, args, replay)
         return [replay.computed[k] for k in places]
 
-    def _sweep(self, columns: Sequence[Any], start: Any) -> Flat:
-        """Pairs start, start + segments, ...; from the last to the first (see `Reduction.fold`)."""
-        desc, plan = self.desc, self.plan
-        unroll, stride, group = plan.unroll, plan.segments, plan.group
-        acc = self.neutral()
-        full = desc.n // stride // unroll  # chunks in which every segment is whole
-        rows = -(-desc.n // stride)
+    def _sweep(self, columns: Sequence[Any]) -> Flat:
+        """All pairs of each lane, from the last to the first (see `Reduction.fold`)."""
+        n, stride, group = self.desc.n, self.plan.segments, self.plan.group
+        length = stride * self.plan.unroll  # of a chunk
+        acc = self.neutral(segments=True)
+        full = n // length
 
         def tail(k: Any, acc: Flat) -> Flat:
-            row = rows - 1 - k
-            new = self.chunk(columns, row, 1, start, acc)
-            return self.select(row * stride + start < desc.n, new, acc)
+            first = (n // stride - 1 - k) * stride
+            return self.chunk(columns, first, 1, acc)
 
         def chunks(first: Any, count: Any, acc: Flat) -> Flat:
+            if isinstance(count, int) and isinstance(first, int) and count == 1:
+                return self.chunk(columns, first * length, self.plan.unroll, acc)
+
             def body(k: Any, acc: Flat) -> Flat:
-                return self.chunk(columns, (first + count - 1 - k) * unroll, unroll, start, acc)
+                return self.chunk(columns, (first + count - 1 - k) * length, self.plan.unroll, acc)
 
             return lax.fori_loop(0, count, body, acc)
 
-        if not (isinstance(rows, int) and rows == full * unroll):
-            acc = lax.fori_loop(0, rows - full * unroll, tail, acc)
+        if stride > 1 and n % stride:  # the last `stride` pairs, of which some belong to the row before
+            new = self.chunk(columns, n - stride, 1, acc)
+            acc = self.select(self._indices(n - stride, 1)[0] >= n // stride * stride, new, acc)
+        acc = self.rest(columns, full * length, n // stride - full * self.plan.unroll, tail, acc)
         if isinstance(full, int) and full <= group:
             return chunks(0, full, acc) if full else acc
         # A float32 sum of many terms is summed by groups: the error grows with their size, not with n.
@@ -155,16 +174,26 @@ class Lanes:
         acc = chunks(groups * group, full - groups * group, acc)
 
         def body(k: Any, acc: Flat) -> Flat:
-            return self.merge(chunks((groups - 1 - k) * group, group, self.neutral()), acc)
+            return self.merge(chunks((groups - 1 - k) * group, group, self.neutral(segments=True)), acc)
 
         return lax.fori_loop(0, groups, body, acc)
 
-    def chunk(self, columns: Sequence[Any], row: Any, length: int, start: Any, acc: Flat) -> Flat:
-        """Fold `length` consecutive rows of j into the accumulator."""
-        fixed = self._rows(columns, row, length)
-        kept = self._kept(fixed, row, length) if length > 1 else {}
-        position = jnp.asarray(row, self.desc.index_dtype) + np.arange(length, dtype=self.desc.index_dtype)
-        index = position * np.asarray(self.plan.segments, self.desc.index_dtype) + start
+    def rest(self, columns: Sequence[Any], first: Any, rows: Any, one: Callable[[Any, Flat], Flat], acc: Flat) -> Flat:
+        """The rows after the last whole chunk, which are few: `one` folds the k-th of them, from the last."""
+        del columns, first
+        return acc if isinstance(rows, int) and rows == 0 else lax.fori_loop(0, rows, one, acc)
+
+    def _indices(self, first: Any, length: int) -> jax.Array:
+        """The indices of `length` rows of j from the j `first` on, (length, *shape_j)."""
+        dtype, stride = self.desc.index_dtype, self.plan.segments
+        rows = jnp.asarray(first, dtype) + np.arange(0, length * stride, stride, dtype=dtype)
+        return rows.reshape(length, *(1 for _ in self.shape_j)) + lax.iota(dtype, stride).reshape(self.shape_j)
+
+    def chunk(self, columns: Sequence[Any], first: Any, length: int, acc: Flat) -> Flat:
+        """Fold `length` consecutive rows of j, from the j `first` on, into the accumulator."""
+        fixed = self._rows(columns, first, length)
+        kept = self._kept(fixed, first, length) if length > 1 else {}
+        index = self._indices(first, length)
         indices = tiles((length,), [lax.index_in_dim(index, u, 0, keepdims=False) for u in range(length)])
 
         def fold(arithmetic: Arithmetic) -> Flat:
@@ -189,29 +218,44 @@ class Lanes:
         for u in range(length):
             args = []
             for role, aval, c in zip(desc.roles, desc.pair.in_avals, fixed[:-2], strict=True):
-                own = [lax.index_in_dim(x, u, 0, keepdims=False) for x in c] if role == "j" else c
+                own = [_row(x, u) for x in c] if role == "j" else c
                 args.append(tiles(aval.shape, own))
             of_j = zip(self.plan.kept.columns, fixed[-1], strict=True)
             given = dict(zip(self.plan.kept.rows, fixed[-2], strict=True))
-            given |= {place: lax.index_in_dim(x, u, 0, keepdims=False) for place, x in [*kept.items(), *of_j]}
+            given |= {place: _row(x, u) for place, x in [*kept.items(), *of_j]}
             values.append(evaluate(desc.pair.jaxpr, args, Replay(arithmetic, given)))
         return [np.stack(v) for v in zip(*values, strict=True)]
 
-    def _rows(self, columns: Sequence[Any], row: Any, length: int) -> list[list[jax.Array]]:
-        """One array for each feature of each argument: lanes of i, `length` rows of j, a number of a parameter."""
+    def _rows(self, columns: Sequence[Any], first: Any, length: int) -> list[list[jax.Array]]:
+        """One array for each feature of each argument: `shape_i` of i, (length, *shape_j) of j, a number of p."""
         *own, of_i, of_j = columns
-        fixed: list[list[jax.Array]] = []
-        for role, c in zip(self.desc.roles, own, strict=True):
-            c, axis = (lax.dynamic_slice_in_dim(c, row, length), 1) if role == "j" else (c, 0)
-            fixed.append([lax.index_in_dim(c, k, axis, keepdims=False) for k in range(c.shape[axis])])
-        return [*fixed, of_i, [lax.dynamic_slice_in_dim(x, row, length) for x in of_j]]
+        of_rows = [c for role, c in zip(self.desc.roles, own, strict=True) if role == "j"]
 
-    def _kept(self, fixed: Sequence[Sequence[jax.Array]], row: Any, length: int) -> dict[int, jax.Array]:
-        """The scalars that several results need, (length, lanes) each."""
+        def rows() -> list[list[jax.Array]]:
+            return [self._features(c, first, length) for c in [*of_rows, *of_j]]
+
+        # Consecutive j's in lanes: copied once, which takes less than reading each feature where it lies.
+        cut = iter(rows() if self.plan.segments == 1 or isinstance(first, int) else apart(first, rows))
+        fixed = [next(cut) if r == "j" else list(c) for r, c in zip(self.desc.roles, own, strict=True)]
+        return [*fixed, of_i, [x for c in cut for x in c]]
+
+    def _features(self, c: jax.Array, first: Any, length: int) -> list[Any]:
+        """`length` rows of j from `first` on of c (n, F) or (n,), for each feature: an array or a list of its rows."""
+        stride, features = self.plan.segments, range(1 if c.ndim == 1 else c.shape[1])
+        c = c.reshape(c.shape[0], -1)
+        if isinstance(first, int) and stride > 1:  # one slice for each row, which XLA reads where it lies
+            ends = [(first + u * stride, first + (u + 1) * stride) for u in range(length)]
+            return [[lax.slice(c, (lo, k), (hi, k + 1)).reshape(self.shape_j) for lo, hi in ends] for k in features]
+        c = lax.dynamic_slice_in_dim(c, first, length * stride).reshape(length, *self.shape_j, -1)
+        return [lax.index_in_dim(c, k, c.ndim - 1, keepdims=False) for k in features]
+
+    def _kept(self, fixed: Sequence[Sequence[jax.Array]], first: Any, length: int) -> dict[int, jax.Array]:
+        """The scalars that several results need, (length, *shape) each."""
         desc, plan = self.desc, self.plan
         if not plan.kept.pairs:
             return {}
-        column = (lambda x: lax.expand_dims(x, [1])) if self.shape else (lambda x: x)
+        between = range(1, 1 + len(self.shape) - len(self.shape_j))
+        column = lambda x: lax.expand_dims(jnp.stack(x) if isinstance(x, list) else x, between)  # noqa: E731
 
         def compute() -> list[jax.Array]:
             args = [
@@ -224,7 +268,11 @@ class Lanes:
             evaluate(desc.pair.jaxpr, args, replay)
             return [broadcast_tile(replay.computed[k], (length, *self.shape)) for k in plan.kept.pairs]
 
-        return dict(zip(plan.kept.pairs, apart(row, compute), strict=True))
+        return dict(zip(plan.kept.pairs, apart(first, compute), strict=True))
+
+
+def _row(x: Any, u: int) -> jax.Array:
+    return x[u] if isinstance(x, list) else lax.index_in_dim(x, u, 0, keepdims=False)
 
 
 def apart(step: Any, fn: Callable[[], Any]) -> Any:

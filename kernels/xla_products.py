@@ -22,7 +22,7 @@ from .xla_lanes import Flat, Lanes
 class Products(Lanes):
     """As `Lanes`, for a reduction that `adds`; an accumulator is one array (results, lanes)."""
 
-    def neutral(self) -> Flat:
+    def neutral(self, segments: bool = False) -> Flat:
         return [jnp.zeros((sum(self.sizes), *self.shape), self.traced.acc_avals[0].dtype)]
 
     def merge(self, a: Sequence[jax.Array], b: Sequence[jax.Array]) -> Flat:
@@ -32,12 +32,17 @@ class Products(Lanes):
         return super()._outputs(list(flat[0]), shape)
 
     def finalize_over_i(self, flat: Flat) -> list[jax.Array]:
-        return self._outputs([flat[0].sum(1)] if self.shape else flat, ())
+        return self._outputs([flat[0].sum(1)] if self.rows else flat, ())
 
-    def chunk(self, columns: Sequence[Any], row: Any, length: int, start: Any, acc: Flat) -> Flat:
+    def rest(self, columns: Sequence[Any], first: Any, rows: Any, one: Any, acc: Flat) -> Flat:
+        if not isinstance(rows, int):
+            return super().rest(columns, first, rows, one, acc)
+        return self.chunk(columns, first, rows, acc) if rows else acc  # nothing is written out, so one chunk takes them
+
+    def chunk(self, columns: Sequence[Any], first: Any, length: int, acc: Flat) -> Flat:
         desc = self.desc
-        fixed = self._rows(columns, row, length)
-        ((place, weights),) = self._kept(fixed, row, length).items()
+        fixed = self._rows(columns, first, length)
+        ((place, weights),) = self._kept(fixed, first, length).items()
         args = [
             tiles(aval.shape, [None] * len(c) if role == "i" else c)
             for role, aval, c in zip(desc.roles, desc.pair.in_avals, fixed[:-2], strict=True)

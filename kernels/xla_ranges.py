@@ -29,7 +29,7 @@ class RangeLanes(Lanes):
 
     def __init__(self, desc: Description, plan: Any, traced: TracedReduction):
         super().__init__(desc, plan, traced)
-        self.shape = (plan.tile_i,)
+        self.rows = self.shape = self.shape_i = (plan.tile_i,)  # a tile of its own for a single row, too
 
     @property
     def length(self) -> int:

@@ -80,7 +80,7 @@ RUNS: dict[str, Run] = {
     "dense": lambda desc, args: dense.lower(desc, None)(*args),
     "lanes": on_xla(XlaPlan("lanes", tile_i=16, unroll=4, group=3)),
     "lanes, j cut": on_xla(XlaPlan("lanes", tile_i=64, unroll=2, segments=4, group=2)),
-    "lanes, few problems together": on_xla(XlaPlan("lanes", tile_i=64, unroll=4, problems=2)),
+    "lanes, short i, few problems together": on_xla(XlaPlan("lanes", tile_i=4, unroll=2, segments=6, problems=2)),
     "block": on_xla(XlaPlan("block", tile_i=16, tile_j=8, problems=1)),
     "block, whole": on_xla(XlaPlan("block", tile_i=64, tile_j=64)),
     "groups": on_groups,

@@ -1,7 +1,8 @@
-"""exp, sin, cos and tan of the CPU's loops, against NumPy in float64."""
+"""exp, sin, cos and tan of the CPU's loops, against NumPy in float64, and decimals."""
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
 import jax
@@ -53,6 +54,16 @@ def test_exp() -> None:
     np.testing.assert_array_equal(jax.jit(elementary.exp)(edges), [0, 0, 0, np.inf, np.inf, np.nan])
     low = jnp.asarray([-87.3, -87.0], jnp.float32)
     np.testing.assert_allclose(jax.jit(elementary.exp)(low), np.exp(np.asarray(low, np.float64)), atol=1.7e-38)
+
+
+def test_exp_of_float64() -> None:
+    r = np.random.default_rng(0)
+    x = np.concatenate([r.uniform(-708, 709.78, 1000), r.normal(size=1000), [0.0, 1e-300, 709.782]])
+    got = np.asarray(jax.jit(elementary.exp)(x))
+    error = [float(Decimal(float(g)) / Decimal(float(v)).exp() - 1) for g, v in zip(got, x, strict=True)]  # 28 digits
+    assert np.max(np.abs(error)) <= 2.0**-52  # within 1 unit in the last place of 1
+    edges = jnp.asarray([-np.inf, -800.0, -708.4, 709.8, np.inf, np.nan])
+    np.testing.assert_array_equal(jax.jit(elementary.exp)(edges), [0, 0, 0, np.inf, np.inf, np.nan])
 
 
 def test_complex_exp() -> None:

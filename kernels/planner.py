@@ -11,7 +11,7 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-from . import dense, elementary, pallas_triton, scalarize, xla, xla_passes
+from . import dense, elementary, long_features, pallas_triton, scalarize, xla, xla_long, xla_passes
 from .description import Description
 from .pairs import nothing
 from .reduction import Selection, ShiftedSum, trace
@@ -38,14 +38,15 @@ class UnsupportedError(ValueError):
 class XlaPlan:
     """Tiles of the `xla` kernel."""
 
-    shape: Literal["lanes", "products", "block", "groups", "passes"]
+    shape: Literal["lanes", "products", "block", "groups", "passes", "long"]
     tile_i: int
-    tile_j: int = 0  # block: pairs of one row that are held at once; groups: minima of one row
+    tile_j: int = 0  # block: pairs of one row that are held at once; groups: minima of one row; long: j's of a chunk
     unroll: int = 1  # lanes: j's written out in the loop body; groups: pairs of a group
     segments: int = 1  # lanes: parts of j that run side by side where i alone is too short
     group: int = 256  # lanes: chunks that are summed before they meet the total
     elementary: bool = False  # exp, sin, cos, tan of float32 by `elementary`, where the platform's are slow
     angles: bool = False  # lanes: sin, cos, tan first look whether all angles are small
+    features: int = 0  # long: features, or j's, that one step of a loop takes
     kept: Kept = dataclasses.field(default_factory=Kept)  # lanes, products: what is computed first, see `sharing`
     passes: tuple[XlaPlan, ...] = ()  # passes: the plan of each
     problems: int | None = None  # batch: problems that are vectorised together
@@ -131,6 +132,8 @@ def _tiles(desc: Description, kernel: str, cost: int | str, platform: str) -> An
 
 def plan_xla(desc: Description, cost: int | str, platform: str) -> XlaPlan:
     """Tiles from sizes, features and formula cost."""
+    if (plan := _long(desc, platform)) is not None:
+        return plan
     if isinstance(cost, str):
         return _block(desc, cost)
     if isinstance(desc.reduction, Selection) and desc.reduction.group_reduction() is not None:
@@ -146,6 +149,23 @@ def plan_xla(desc: Description, cost: int | str, platform: str) -> XlaPlan:
         plans = tuple(plan_xla(one, operations(one), platform) for one in xla_passes.passes(desc))
         return XlaPlan("passes", 1, passes=plans, reason="first the maximum, then the sums")
     return _lanes(desc, platform, large)
+
+
+def _long(desc: Description, platform: str) -> XlaPlan | None:
+    """Loops over features and matrix products, where features are long and pairs are many."""
+    m, n = desc.m, desc.n
+    if not (isinstance(m, int) and isinstance(n, int) and m >= 64 and m * n >= LARGE // 16):
+        return None
+    if isinstance(parts := xla_long.parts_of(desc), str):
+        return None
+    cost = long_features.cost_of_rest(parts)
+    if cost > SCALARS:
+        return None
+    tile = _balanced(m, 1024)
+    tile += 16 * (tile % 256 == 0)  # features that lie a multiple of 1 kB apart meet in the same lines of the cache
+    chunk = _balanced(n, max(128, _power_of_two((1 << 17) // tile, 1, 1024)))
+    return XlaPlan("long", tile, tile_j=chunk, unroll=_power_of_two(UNROLLED // max(cost, 1), 4, 32), features=8,
+                   problems=1, elementary=platform == "cpu", reason="features are long")  # fmt: skip
 
 
 def _lanes(desc: Description, platform: str, large: bool) -> XlaPlan:

@@ -217,6 +217,13 @@ class Node:
         """One number of a pair for all features: `value` is a tile."""
         return self.eqn is None and self.reads == "number"
 
+    @property
+    def is_sum(self) -> bool:
+        """A sum or difference of products."""
+        if self.eqn is None or self.eqn.primitive.name not in ("add", "add_any", "sub"):
+            return False
+        return all(term.factors() is not None or term.is_sum for term in self.operands)
+
     def leaves(self) -> list[Node]:
         """The rows and numbers that it is computed from, each once."""
         found: dict[int, Node] = {}

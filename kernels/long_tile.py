@@ -176,10 +176,16 @@ class Tile:
 
     def summed(self, v: Any, dtype: Any) -> Any:
         """The sum over the chunk of a long result, (L, lanes)."""
-        node = self._node(v)
+        return self._summed(self._node(v), size(v), dtype)
+
+    def _summed(self, node: Node, length: int, dtype: Any) -> Any:
         parts = node.factors()
+        if parts is None and node.is_sum:
+            # Terms are rounded already when they are added: adding their sums instead loses nothing more.
+            a, b = (self._summed(term, length, dtype) for term in node.operands)
+            return a - b if node.eqn.primitive.name == "sub" else a + b
         if parts is None:
-            return self._summed_by_loop(node, size(v), dtype)
+            return self._summed_by_loop(node, length, dtype)
         cast = lambda x: lax.convert_element_type(x, dtype)  # noqa: E731
         weight = jnp.ones((self.length, self.lanes), dtype)
         for f in parts:
@@ -191,7 +197,7 @@ class Tile:
             total = lax.dot_general(matrix, weight, (((1,), (0,)), ((), ())), precision=lax.Precision.HIGHEST)
         else:
             total = functools.reduce(jnp.multiply, [weight.sum(0), *(x[:, None] for x in of_p)])
-        return jnp.broadcast_to(functools.reduce(jnp.multiply, [total.astype(dtype), *of_i]), (size(v), self.lanes))
+        return jnp.broadcast_to(functools.reduce(jnp.multiply, [total.astype(dtype), *of_i]), (length, self.lanes))
 
     def _summed_by_loop(self, node: Node, length: int, dtype: Any) -> Any:
         leaves = node.leaves()

@@ -38,7 +38,7 @@ class UnsupportedError(ValueError):
 class XlaPlan:
     """Tiles of the `xla` kernel."""
 
-    shape: Literal["lanes", "products", "block", "groups", "passes", "long"]
+    shape: Literal["lanes", "products", "block", "groups", "passes", "long", "long selection"]
     tile_i: int
     tile_j: int = 0  # block: pairs of one row that are held at once; groups: minima of one row; long: j's of a chunk
     unroll: int = 1  # lanes: j's written out in the loop body; groups: pairs of a group
@@ -46,6 +46,7 @@ class XlaPlan:
     group: int = 256  # lanes: chunks that are summed before they meet the total
     elementary: bool = False  # exp, sin, cos, tan of float32 by `elementary`, where the platform's are slow
     angles: bool = False  # lanes: sin, cos, tan first look whether all angles are small
+    chunk: int = 0  # long selection: j's of a chunk, tile_j being those that are held
     features: int = 0  # long: features, or j's, that one step of a loop takes
     kept: Kept = dataclasses.field(default_factory=Kept)  # lanes, products: what is computed first, see `sharing`
     passes: tuple[XlaPlan, ...] = ()  # passes: the plan of each
@@ -163,9 +164,21 @@ def _long(desc: Description, platform: str) -> XlaPlan | None:
         return None
     tile = _balanced(m, 1024)
     tile += 16 * (tile % 256 == 0)  # features that lie a multiple of 1 kB apart meet in the same lines of the cache
-    chunk = _balanced(n, max(128, _power_of_two((1 << 17) // tile, 1, 1024)))
-    return XlaPlan("long", tile, tile_j=chunk, unroll=_power_of_two(UNROLLED // max(cost, 1), 4, 32), features=8,
+    most = max(128, _power_of_two((1 << 17) // tile, 1, 1024))
+    # Chunks of one length, if there is one, are compiled once.
+    chunk = next((k for k in range(min(most, n), most // 2, -1) if n % k == 0 and k % 8 == 0), _balanced(n, most))
+    most = max(128, _power_of_two((1 << 17) // tile, 1, 1024))
+    # Chunks of one length, if there is one, are compiled once.
+    chunk = next((k for k in range(min(most, n), most // 2, -1) if n % k == 0 and k % 8 == 0), _balanced(n, most))
+    plan = XlaPlan("long", tile, tile_j=chunk, unroll=_power_of_two(UNROLLED // max(cost, 1), 4, 32), features=8,
                    problems=1, elementary=platform == "cpu", reason="features are long")  # fmt: skip
+    if isinstance(desc.reduction, Selection) and desc.reduction.k > 1:
+        (value,) = desc.pair.out_avals
+        if math.prod(value.shape) != 1:
+            return None
+        chunk = min(128, -(-n // 32) * 32)
+        return dataclasses.replace(plan, shape="long selection", tile_j=chunk * min(16, -(-n // chunk)), chunk=chunk)
+    return plan
 
 
 def _lanes(desc: Description, platform: str, large: bool) -> XlaPlan:

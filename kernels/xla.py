@@ -25,12 +25,13 @@ from .xla_block import Block
 from .xla_groups import Groups
 from .xla_lanes import Lanes
 from .xla_long import Long
+from .xla_long_selection import LongSelection
 from .xla_passes import two_passes
 from .xla_products import Products
 
 name = "xla"
 
-SHAPES = {"lanes": Lanes, "products": Products, "block": Block, "groups": Groups, "long": Long}
+SHAPES = {"lanes": Lanes, "products": Products, "block": Block, "groups": Groups, "long": Long, "long selection": LongSelection}
 
 
 def supports(desc: Description, platform: str) -> str | None:

@@ -210,7 +210,8 @@ class Long:
                 values.append(evaluate(parts.rest, args, self.arithmetic))
             return body(values, start + np.arange(count), acc)
 
-        step = min(self.plan.unroll, tile.length)
+        # What is left over is written out a second time: shortly.
+        step = min(self.plan.unroll if tile.length == self.plan.tile_j else 4, tile.length)
         full = tile.length // step
         if tile.length % step:
             acc = absorb(jnp.asarray(full * step), tile.length % step, acc)

@@ -6,9 +6,12 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ._errors import show, static_int
+from ._tape import Leaf
 
 
 class Features:
@@ -21,6 +24,9 @@ class Features:
         _lift: Any
         _shape: Any
         _aval: Any
+        _tape: Any
+        _data: Any
+        _of_leaf: Any
         _pair_selection: Any
 
         def __sub__(self, other: Any) -> Any: ...
@@ -136,6 +142,61 @@ class Features:
         if size not in (1, d, d * d):
             raise ValueError(f"weightedsqnorm: s has {size} features, expected 1, D = {d} or D * D = {d * d}.")
         return self._record("weightedsqnorm", s)
+
+    def sqdist(self, y: Any, form: Any = "direct") -> Any:
+        """|x - y|^2, the squared Euclidean distance over D.
+
+        Args:
+            y: the other operand, with as many features, or one.
+            form: "direct" sums the squares of the differences. "product" computes |a|^2 + |b|^2 - 2 a.b, for a and b
+                the features of both operands less the mean of their means: a matrix product, several times as fast for
+                some 64 features and more on a CPU, and **less accurate**: its error is about eps (|a|^2 + |b|^2),
+                where that of the direct form is about eps |x - y|^2, so near pairs of far points lose digits. What
+                rounding makes negative is 0. Derivatives are those of the same polynomial.
+
+        Raises:
+            ValueError: for another form; and with "product" where one operand is not of i alone and the other of j
+                alone, or has symbolic variables, whose mean is not known.
+            TypeError: with "product", for complex features.
+
+        Example:
+            >>> import jax.numpy as jnp
+            >>> from lazyjax import Vi, Vj
+            >>> x, y = jnp.zeros((4, 100)), jnp.ones((5, 100))
+            >>> Vi(x).sqdist(Vj(y), form="product").sum(axis=1)[:, 0]
+            Array([500., 500., 500., 500.], dtype=float32)
+        """
+        if form == "direct":
+            return self._record("sqdist", y)
+        if form != "product":
+            raise ValueError(f"sqdist: form={form!r}, expected 'direct' or 'product'.")
+        other = self._lift(y, "sqdist", "y")
+        axes = [{leaf.role for leaf in t._tape.leaves} - {"p"} for t in (self, other)]
+        if sorted(map(sorted, axes)) != [["i"], ["j"]]:
+            found = " and ".join("".join(sorted(a)) or "no axis" for a in axes)
+            raise ValueError(
+                f"sqdist: form='product' takes one operand of i and one of j, got operands of {found}. "
+                "Leave form='direct'."
+            )
+        for t in (self, other):
+            if any(leaf.symbol and d is None for leaf, d in zip(t._tape.leaves, t._data, strict=True)):
+                raise ValueError(
+                    "sqdist: form='product' centers the data, which symbolic variables do not have yet. "
+                    "Leave form='direct', or write the formula on arrays."
+                )
+            if jnp.issubdtype(t._aval.dtype, jnp.complexfloating):
+                raise TypeError(f"sqdist: form='product' takes real features, got {t._aval.dtype}. Leave form='direct'.")
+        rank = max(len(t._aval.shape) for t in (self, other))
+        means = []
+        for t, (axis,) in zip((self, other), axes, strict=True):
+            mean = t.mean(axis=axis)
+            mean = jnp.squeeze(mean, mean.ndim - 1 - len(t._aval.shape))  # the axis of pairs that is left
+            lead = mean.ndim - len(t._aval.shape)
+            means.append(mean.reshape(*mean.shape[:lead], *(1,) * (rank - len(t._aval.shape)), *t._aval.shape))
+        # The distance does not depend on it, so no derivative goes through it; nor does one row of NaN spoil the rest.
+        center = jax.lax.stop_gradient(0.5 * (means[0] + means[1]))
+        center = jnp.where(jnp.isfinite(center), center, jnp.zeros_like(center))
+        return self._record("sqdist_product", other, type(self)._of_leaf(Leaf("p", rank, ""), center))
 
     def weightedsqdist(self, y: Any, s: Any) -> Any:
         """`(x - y).weightedsqnorm(s)`."""

@@ -50,10 +50,16 @@ class Split:
     rest: ClosedJaxpr  # (short arguments, kept) -> short results
     long_results: tuple[bool, ...]
 
-    @functools.cached_property
-    def pair_work(self) -> int:
-        """The most operations of the first part for one feature of one pair."""
-        return max(1, sum(e.primitive.name in ELEMENTWISE and is_long(e.outvars[0]) for e in self.first))
+    def of_i(self, without: int | None) -> tuple[Any, ...]:
+        """What the first part computes from i alone, and not from the argument of a given number."""
+        unknown = {self.jaxpr.jaxpr.invars[without]} if without is not None else set()
+        found = []
+        for eqn in self.first:
+            if unknown & set(variables(eqn.invars)):
+                unknown |= set(eqn.outvars)
+            elif self.reads[eqn.outvars[0]] == {"i"}:
+                found.extend(eqn.outvars)
+        return tuple(found)
 
 
 def size(v: Any) -> int:
@@ -77,8 +83,8 @@ def _inlined(closed: ClosedJaxpr) -> ClosedJaxpr:
             operands = [read(v) for v in eqn.invars]
             if (inner := inner_jaxpr(eqn)) is not None:
                 out = run(inner, operands)
-            elif (product := _plain_product(eqn, *operands)) is not None:
-                out = [product]
+            elif (other := _rewritten(eqn, *operands)) is not None:
+                out = [other]
             else:
                 out = apply(eqn, *operands)
             env.update(zip(eqn.outvars, out, strict=True))
@@ -87,11 +93,22 @@ def _inlined(closed: ClosedJaxpr) -> ClosedJaxpr:
     return jax.make_jaxpr(lambda *args: run(closed, args))(*closed.in_avals)
 
 
-def _plain_product(eqn: Any, *operands: Any) -> Any:
-    """A dot_general of two vectors, or of a number and a vector, as products and a sum; None for any other equation."""
+def _rewritten(eqn: Any, *operands: Any) -> Any:
+    """An equation in other words that can be done feature by feature; None where it is fine, or cannot be helped.
+
+    A dot_general of two vectors, or of a number and a vector, is products and a sum; one number that is padded to a
+    vector is a selection.
+    """
+    out = eqn.outvars[0].aval
+    if eqn.primitive.name == "pad":
+        x, fill = operands
+        if x.size != 1 or out.size == 1:
+            return None
+        at = _place(eqn.params["padding_config"])
+        everywhere = lambda v: lax.broadcast_in_dim(lax.reshape(v, ()), out.shape, ())  # noqa: E731
+        return lax.select(at, everywhere(x), everywhere(fill))
     if eqn.primitive.name != "dot_general":
         return None
-    out = eqn.outvars[0].aval
     a, b = (lax.convert_element_type(x, out.dtype) for x in operands)
     contracted = math.prod(a.shape[k] for k in eqn.params["dimension_numbers"][0][0])
     if contracted == a.size == b.size:
@@ -100,6 +117,15 @@ def _plain_product(eqn: Any, *operands: Any) -> Any:
         a, b = (b, a) if a.size == 1 else (a, b)
         return lax.reshape(a, out.shape) * lax.broadcast_in_dim(lax.reshape(b, ()), out.shape, ())
     return None
+
+
+def _place(config: Sequence[tuple[int, int, int]]) -> np.ndarray:
+    """Where the only element of an array stands after padding."""
+    mask = np.zeros([low + 1 + high for low, high, _ in config], bool)
+    low = tuple(low for low, _, _ in config)
+    if all(0 <= k < size for k, size in zip(low, mask.shape, strict=True)):
+        mask[low] = True
+    return mask
 
 
 def apply(eqn: Any, *operands: Any) -> list[Any]:
@@ -152,7 +178,9 @@ def _analyse(closed: ClosedJaxpr, roles: Sequence[str]) -> Split:
     return Split(closed, reads, first, kept_vars, short, _jaxpr(rest, constants, inputs, results), long_results)
 
 
-def _jaxpr(eqns: Sequence[Any], constants: dict[Any, Any], inputs: Sequence[Any], results: Sequence[Any]) -> ClosedJaxpr:
+def _jaxpr(
+    eqns: Sequence[Any], constants: dict[Any, Any], inputs: Sequence[Any], results: Sequence[Any]
+) -> ClosedJaxpr:
     """Some equations as a function of `inputs`."""
 
     def run(*args: Any) -> list[Any]:
@@ -248,5 +276,7 @@ class Node:
             return None if None in parts else list(itertools.chain(*(p for p in parts if p is not None)))
         if name == "neg":
             inner = self.operands[0].factors()
-            return None if inner is None else [Node(value=self.eqn.outvars[0].aval.dtype.type(-1), reads="number"), *inner]
+            return (
+                None if inner is None else [Node(value=self.eqn.outvars[0].aval.dtype.type(-1), reads="number"), *inner]
+            )
         return None

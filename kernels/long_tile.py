@@ -24,7 +24,8 @@ from .xla_lanes import apart
 class Tile:
     """What a chunk of j's and the lanes of i compute together, each part when it is first asked for.
 
-    args: i-arguments (*F, lanes), j-arguments (*F, chunk), parameters (*F,).  features: how many a step of a loop takes.
+    args: i-arguments (*F, lanes), j-arguments (*F, chunk), parameters (*F,).  features: how many a step of a loop
+    takes.
     A value is an array with its rows last; or, where it reads both axes, an array of tiles or a `Node`.
     """
 
@@ -35,12 +36,13 @@ class Tile:
         self.parts, self.step, self.length, self.lanes = parts, step, length, lanes
         self.features, self.arithmetic = features, arithmetic
         jaxpr = parts.jaxpr.jaxpr
-        self.env: dict[Any, Any] = dict(zip(jaxpr.invars, args, strict=True))
+        self.env: dict[Any, Any] = dict(zip(jaxpr.invars, args, strict=False))
         self.env |= {v: jnp.asarray(c) for v, c in zip(jaxpr.constvars, parts.jaxpr.consts, strict=True)}
         self._makes = {v: eqn for eqn in parts.first for v in eqn.outvars}
         self._leaves: dict[Any, Node] = {}
 
-    def _get(self, v: Any) -> Any:
+    def value(self, v: Any) -> Any:
+        """A variable of the pair function."""
         if isinstance(v, Literal):
             return v.val
         if v not in self.env:
@@ -55,7 +57,7 @@ class Tile:
             fn = functools.partial(apply, eqn)
             if reads:
                 fn = jax.vmap(fn, tuple(-1 if r else None for r in mapped), -1)
-            out = fn(*map(self._get, eqn.invars))
+            out = fn(*map(self.value, eqn.invars))
             self.env.update(zip(eqn.outvars, out, strict=True))
             return
         (out,) = eqn.outvars[:1]
@@ -80,7 +82,7 @@ class Tile:
         if isinstance(v, Literal):
             literal: Any = v.aval
             return tiles((), [np.asarray(v.val, literal.dtype)[()]])
-        value, axis = self._get(v), self.axis(v)
+        value, axis = self.value(v), self.axis(v)
         if axis == "ij":
             return value
         items = value.reshape(size(v), *value.shape[len(v.aval.shape) :])
@@ -91,7 +93,7 @@ class Tile:
 
     def _node(self, v: Any) -> Node:
         """A variable as what a chain reads; one object for each, so that what it reads twice is cut out once."""
-        value = self._get(v)
+        value = self.value(v)
         if isinstance(value, Node):
             return value
         if isinstance(v, Literal):
@@ -164,13 +166,13 @@ class Tile:
         """One feature of a chain, from the tiles of its leaves."""
         done = dict(given)
 
-        def value(n: Node) -> Any:
+        def tile_of(n: Node) -> Any:
             if id(n) not in done:
-                operands = [tiles((), [value(o)]) for o in n.operands]
+                operands = [tiles((), [tile_of(o)]) for o in n.operands]
                 done[id(n)] = run_equation(n.eqn, operands, self.arithmetic)[0].item()
             return done[id(n)]
 
-        return value(node)
+        return tile_of(node)
 
     # Long results.
 
@@ -234,5 +236,3 @@ class Tile:
         acc = lax.fori_loop(0, full, body, acc)
         rest = self.length % step
         return absorb(acc, apart(self.step, lambda: cut(full * step, rest)), rest) if rest else acc
-
-

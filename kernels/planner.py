@@ -11,7 +11,7 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-from . import dense, elementary, long_features, pallas_triton, scalarize, xla, xla_long, xla_passes
+from . import dense, elementary, long_features, pallas_triton, scalarize, tuning, xla, xla_long, xla_passes
 from .description import Description
 from .pairs import nothing
 from .reduction import Selection, ShiftedSum, trace
@@ -28,6 +28,9 @@ UNROLLED = 640
 SCALARS = 512
 # Pairs from which a longer program, with several loops, earns its compilation.
 LARGE = 1 << 20
+
+# Rows from which lanes are filled where features are long.
+LEAST_ROWS = 64
 
 
 class UnsupportedError(ValueError):
@@ -132,7 +135,49 @@ def _tiles(desc: Description, kernel: str, cost: int | str, platform: str) -> An
 
 
 def plan_xla(desc: Description, cost: int | str, platform: str) -> XlaPlan:
-    """Tiles from sizes, features and formula cost."""
+    """Tiles from sizes, features and formula cost, unless the pinned table has measured ones."""
+    plan = _planned(desc, cost, platform)
+    choice = tuning.choice(desc, platform)
+    return plan if choice is None else _chosen(desc, cost, platform, plan, dict(choice))
+
+
+def _chosen(desc: Description, cost: int | str, platform: str, plan: XlaPlan, choice: dict[str, Any]) -> XlaPlan:
+    """The plan that a table says, the planner's own where there is no such plan."""
+    shape = choice.pop("shape", plan.shape)
+    base: XlaPlan | None = plan
+    if shape != plan.shape:
+        base = None
+        if shape == "block":
+            base = _block(desc, "")
+        elif shape == "long":
+            base = _long(desc, platform)
+        elif isinstance(cost, int) and cost <= SCALARS and not isinstance(desc.reduction, Selection):
+            base = _lanes(desc, platform, large=True)
+    if base is None or base.shape != shape:
+        return plan
+    return dataclasses.replace(base, **choice, reason="measured by autotune")
+
+
+def candidates(desc: Description, platform: str) -> list[tuning.Choice]:
+    """The plans worth measuring, the planner's own first."""
+    with tuning.pinned(None):
+        cost = operations(desc)
+        plan = plan_xla(desc, cost, platform)
+    scaled = {"long": ("tile_i", "tile_j", "features"), "block": ("tile_i", "tile_j"), "passes": (),
+              "long selection": ("tile_i",)}.get(plan.shape, ("tile_i", "unroll"))  # fmt: skip
+    found: list[tuning.Choice] = [()]
+    for field in scaled:
+        for value in (getattr(plan, field) // 2, getattr(plan, field) * 2):
+            if 1 <= value <= tuning.FIELDS[field] and (field != "tile_i" or value <= 2 * desc.m):
+                found.append(((field, value),))
+    for shape in tuning.SHAPES:
+        other = _chosen(desc, cost, platform, plan, {"shape": shape})
+        if plan.shape in tuning.SHAPES and other.shape == shape != plan.shape:
+            found.append((("shape", shape),))
+    return found
+
+
+def _planned(desc: Description, cost: int | str, platform: str) -> XlaPlan:
     if (plan := _long(desc, platform)) is not None:
         return plan
     if isinstance(cost, str):
@@ -155,7 +200,7 @@ def plan_xla(desc: Description, cost: int | str, platform: str) -> XlaPlan:
 def _long(desc: Description, platform: str) -> XlaPlan | None:
     """Loops over features and matrix products, where features are long and pairs are many."""
     m, n = desc.m, desc.n
-    if not (isinstance(m, int) and isinstance(n, int) and m >= 64 and m * n >= LARGE // 16):
+    if not (isinstance(m, int) and isinstance(n, int) and m >= LEAST_ROWS and m * n >= LARGE // 16):
         return None
     if isinstance(parts := xla_long.parts_of(desc), str):
         return None
@@ -164,9 +209,6 @@ def _long(desc: Description, platform: str) -> XlaPlan | None:
         return None
     tile = _balanced(m, 1024)
     tile += 16 * (tile % 256 == 0)  # features that lie a multiple of 1 kB apart meet in the same lines of the cache
-    most = max(128, _power_of_two((1 << 17) // tile, 1, 1024))
-    # Chunks of one length, if there is one, are compiled once.
-    chunk = next((k for k in range(min(most, n), most // 2, -1) if n % k == 0 and k % 8 == 0), _balanced(n, most))
     most = max(128, _power_of_two((1 << 17) // tile, 1, 1024))
     # Chunks of one length, if there is one, are compiled once.
     chunk = next((k for k in range(min(most, n), most // 2, -1) if n % k == 0 and k % 8 == 0), _balanced(n, most))

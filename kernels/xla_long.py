@@ -26,7 +26,7 @@ from jax.extend.core import jaxpr_as_fun
 
 from .description import Description, PairFunction, trace_pair
 from .elementary import FUNCTIONS
-from .long_features import LONG, Split, size, split
+from .long_features import LONG, Split, split
 from .long_tile import Tile
 from .reduction import ShiftedSum, TracedReduction, config_key, trace, tree_merge
 from .scalarize import Arithmetic, Tiles, broadcast_tile, evaluate, tiles
@@ -87,6 +87,7 @@ class Long:
         assert isinstance(parts, Split)  # the planner chooses this shape for nothing else
         self.parts = parts
         self.adds = _sums(desc)
+        self.of_i = parts.of_i(without=len(self.computed.roles) - 1 if self.computed is not desc else None)
 
     # Accumulators.
 
@@ -137,8 +138,10 @@ class Long:
     # The loop over j.
 
     def columns(self, args: Sequence[jax.Array]) -> list[jax.Array]:
-        """Features first for i, as every step reads them."""
-        return [jnp.moveaxis(x, 0, -1) if r == "i" else x for x, r in zip(args, self.desc.roles, strict=True)]
+        """Features first for i, as every step reads them; then what is computed from i alone."""
+        own = [jnp.moveaxis(x, 0, -1) if r == "i" else x for x, r in zip(args, self.desc.roles, strict=True)]
+        rows = Tile(self.parts, own, 0, 1, self.lanes, 1, self.arithmetic)
+        return [*own, *map(rows.value, self.of_i)]
 
     def __call__(self, args: Sequence[jax.Array]) -> Acc:
         n, most = self.desc.n, self.plan.tile_j
@@ -152,12 +155,15 @@ class Long:
     def tile(self, columns: Sequence[jax.Array], row: Any, length: int) -> Tile:
         """The chunk of `length` j's from `row` on."""
         args: list[Any] = []
-        for x, role in zip(columns, self.desc.roles, strict=True):
+        own = len(self.desc.roles)
+        for x, role in zip(columns[:own], self.desc.roles, strict=True):
             args.append(jnp.moveaxis(lax.dynamic_slice_in_dim(x, row, length), 0, -1) if role == "j" else x)
-        if len(self.computed.roles) > len(args):  # a maximum that nothing kept reads: it is set before it is used
-            (kind,) = self.computed.pair.in_avals[len(args) :]
+        if len(self.computed.roles) > own:  # a maximum that nothing kept reads: it is set before it is used
+            (kind,) = self.computed.pair.in_avals[own:]
             args.append(jnp.zeros((*kind.shape, self.lanes), kind.dtype))
-        return Tile(self.parts, args, row, length, self.lanes, self.plan.features, self.arithmetic)
+        tile = Tile(self.parts, args, row, length, self.lanes, self.plan.features, self.arithmetic)
+        tile.env.update(zip(self.of_i, columns[own:], strict=True))
+        return tile
 
     def chunk(self, columns: Sequence[jax.Array], row: Any, length: int, acc: Acc) -> Acc:
         tile = self.tile(columns, row, length)
@@ -246,15 +252,19 @@ class Long:
             for k, (leaf, a) in enumerate(zip(acc, short, strict=True)):
                 terms = [v[start + k].ravel() for v in values]
                 cast = [[broadcast_tile(lax.convert_element_type(t, a.dtype), (self.lanes,)) for t in x] for x in terms]
-                new.append([functools.reduce(jnp.add, column, x) for x, column in zip(leaf, zip(*cast), strict=True)])
+                new.append(
+                    [
+                        functools.reduce(jnp.add, column, x)
+                        for x, column in zip(leaf, zip(*cast, strict=True), strict=True)
+                    ]
+                )
             return new
 
         if short:
             totals = self._walk(tile, totals, body)
         own = iter(totals)
         return [
-            tile.summed(v, a.dtype) if long else next(own)
-            for a, (v, long) in zip(avals, results[first:], strict=True)
+            tile.summed(v, a.dtype) if long else next(own) for a, (v, long) in zip(avals, results[first:], strict=True)
         ]
 
 

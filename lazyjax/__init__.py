@@ -7,6 +7,7 @@
 See LazyTensor for the language, and `explain` for how a reduction runs.
 """
 
+from ._autotune import autotune, tuned
 from ._batch_axes import batch_axes
 from ._explain import explain
 from ._export import GPU_EXPORT_CHECKS
@@ -30,6 +31,7 @@ __all__ = [
     "Sum",
     "Vi",
     "Vj",
+    "autotune",
     "batch_axes",
     "explain",
     "generic_argkmin",
@@ -39,4 +41,5 @@ __all__ = [
     "i_index",
     "j_index",
     "lift",
+    "tuned",
 ]

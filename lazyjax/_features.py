@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from ._errors import show, static_int
+from ._op import floating
 from ._tape import Leaf
+from ._variables import canonical
 
 
 class Features:
@@ -185,14 +188,11 @@ class Features:
                     "Leave form='direct', or write the formula on arrays."
                 )
             if jnp.issubdtype(t._aval.dtype, jnp.complexfloating):
-                raise TypeError(f"sqdist: form='product' takes real features, got {t._aval.dtype}. Leave form='direct'.")
-        rank = max(len(t._aval.shape) for t in (self, other))
-        means = []
-        for t, (axis,) in zip((self, other), axes, strict=True):
-            mean = t.mean(axis=axis)
-            mean = jnp.squeeze(mean, mean.ndim - 1 - len(t._aval.shape))  # the axis of pairs that is left
-            lead = mean.ndim - len(t._aval.shape)
-            means.append(mean.reshape(*mean.shape[:lead], *(1,) * (rank - len(t._aval.shape)), *t._aval.shape))
+                raise TypeError(
+                    f"sqdist: form='product' takes real features, got {t._aval.dtype}. Leave form='direct'."
+                )
+        means = [_mean_row(t) for t in (self, other)]
+        rank = max(1, *(len(t._aval.shape) for t in (self, other)))
         # The distance does not depend on it, so no derivative goes through it; nor does one row of NaN spoil the rest.
         center = jax.lax.stop_gradient(0.5 * (means[0] + means[1]))
         center = jnp.where(jnp.isfinite(center), center, jnp.zeros_like(center))
@@ -201,6 +201,17 @@ class Features:
     def weightedsqdist(self, y: Any, s: Any) -> Any:
         """`(x - y).weightedsqnorm(s)`."""
         return (self - y).weightedsqnorm(s)
+
+
+def _mean_row(tensor: Any) -> jax.Array:
+    """The mean of a formula of i alone, or of j alone, over its rows: (*B, *F)."""
+    if tensor._node < 0:
+        leaf, data = tensor._tape.leaves[-1 - tensor._node], tensor._data[-1 - tensor._node]
+        rows = canonical(leaf, data, tensor.nbatchdims)
+    else:
+        features = tensor._aval.shape or (1,)
+        rows = tensor.dense(max_bytes=sys.maxsize).reshape(*tensor._sizes[0], -1, *features)
+    return floating(rows).mean(tensor.nbatchdims)
 
 
 def _pairs(tensor: Any) -> int:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lazyjax import Pm, Vi, Vj
+from lazyjax import Pm, Vi, Vj, explain
 from lazyjax.kernels import Description, planner, xla
 
 from .kernels_of import run_on
@@ -112,3 +112,104 @@ def test_values_and_gradients() -> None:
         for a, b in zip(jax.tree.leaves(got[name]), jax.tree.leaves(want[name]), strict=True):
             assert a.shape == b.shape and a.dtype == b.dtype, name
             np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-10 * float(jnp.max(jnp.abs(b))), err_msg=name)
+
+
+def _clouds(m: int, n: int, d: int, far: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+    r = np.random.default_rng(3)
+    return tuple((far + r.normal(size=(k, d))).astype("f4") for k in (m, n))  # type: ignore[return-value]
+
+
+def _squares(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    x, y = x.astype("f8"), y.astype("f8")
+    return (x * x).sum(1)[:, None] + (y * y).sum(1) - 2 * x @ y.T
+
+
+def test_as_planned_in_float32() -> None:
+    """Two tiles of i, chunks of j of two lengths; a stretch of j's with a tail, and ties."""
+    x, y = _clouds(1100, 331, 64)
+    y[200:230] = y[100:130]
+    d = _squares(x, y)
+    K = (-Vi(x).sqdist(Vj(y)) / 64).exp()
+    (plan,) = explain(lambda: K.sum(axis=1))
+    assert plan.plan.tiles.shape == "long" and "features are long" in str(plan)
+    np.testing.assert_allclose(K.sum(axis=1)[:, 0], np.exp(-d / 64).sum(1), rtol=2e-6)
+    best, at = Vi(x).sqdist(Vj(y)).Kmin_argKmin(6, axis=1)
+    np.testing.assert_allclose(best, np.sort(d, 1)[:, :6], rtol=2e-6)
+    assert np.mean(np.asarray(at) == np.argsort(d, 1, kind="stable")[:, :6]) > 0.99  # rounding may exchange neighbours
+    for row in np.asarray(at):  # of equals the lowest index comes first
+        place = {int(j): k for k, j in enumerate(row)}
+        assert all(place.get(j - 100, 99) < k for j, k in place.items() if 200 <= j < 230)
+
+
+def test_product_form_is_as_accurate_as_it_says() -> None:
+    """Errors of the order of eps (|a|^2 + |b|^2), a and b being centered: a cloud far from the origin loses nothing."""
+    eps = float(np.finfo(np.float32).eps)
+    for far in (0.0, 1000.0):
+        x, y = _clouds(70, 80, 64, far)
+        y[:10] = x[:10]
+        center = 0.5 * (x.astype("f8").mean(0) + y.astype("f8").mean(0))
+        scale = ((x - center) ** 2).sum(1)[:, None] + ((y - center) ** 2).sum(1)
+        want = ((x[:, None].astype("f8") - y) ** 2).sum(-1)
+        got = np.asarray(Vi(x).sqdist(Vj(y), form="product").dense())
+        # 64 products and sums, and the rounding of x - center, which is eps |x| for each feature.
+        assert np.all(np.abs(got - want) <= 8 * eps * scale + 4 * eps * far * 8 * np.sqrt(scale))
+        assert got.min() >= 0
+        direct = np.asarray(Vi(x).sqdist(Vj(y)).dense())
+        assert np.all(np.diag(direct)[:10] == 0)
+
+
+def test_product_form_under_transformations() -> None:
+    r = np.random.default_rng(0)
+    x, y, s = (jnp.asarray(r.normal(size=k)) for k in ((3, 5, 4), (3, 6, 4), (4,)))
+
+    def ours(x: Any, y: Any, form: str) -> Any:
+        return (-(Vi(x) * Pm(s)).sqdist(Vj(y) * Pm(s), form=form)).logsumexp(axis=1).sum()
+
+    for got, want in zip(
+        *(
+            jax.jit(
+                lambda x, y, form=form: (
+                    jax.vmap(lambda x, y: ours(x, y, form))(x, y),
+                    ours(x, y, form),
+                    jax.grad(lambda x: ours(x, y[0], form))(x[0]),
+                    jax.hessian(lambda x: ours(x, x, form))(x[0]),  # at distance 0 as well
+                )
+            )(x, y)
+            for form in ("product", "direct")
+        ),
+        strict=True,
+    ):
+        np.testing.assert_allclose(got, want, rtol=1e-9, atol=1e-11)
+
+
+def test_a_row_of_nan_spoils_no_other_in_product_form() -> None:
+    x, y = (np.asarray(a[:, :4]).copy() for a in _arguments()[:2])
+    y[3], y[5] = np.nan, np.inf
+    got = np.asarray(Vi(x).sqdist(Vj(y), form="product").dense())
+    good = np.setdiff1d(np.arange(N), [3, 5])
+    np.testing.assert_allclose(got[:, good], _squares(x, y[good]), rtol=1e-9)
+
+
+def test_what_product_form_refuses() -> None:
+    x, y, _ = _arguments()
+    with pytest.raises(ValueError, match="form='fast', expected 'direct' or 'product'"):
+        Vi(x).sqdist(Vj(y), form="fast")
+    with pytest.raises(ValueError, match="one operand of i and one of j, got operands of i and i"):
+        Vi(x).sqdist(Vi(x), form="product")
+    with pytest.raises(ValueError, match="symbolic variables do not have yet"):
+        Vi(0, 3).sqdist(Vj(1, 3), form="product")
+    with pytest.raises(TypeError, match="takes real features, got complex128"):
+        Vi(1j * x).sqdist(Vj(y), form="product")
+
+
+def _compiled(d: int) -> Any:
+    f = jax.grad(lambda x, y, v: jnp.sum((-Vi(x).sqdist(Vj(y))).exp() @ v), (0, 1))
+    shapes = [jax.ShapeDtypeStruct(s, jnp.float32) for s in ((4096, d), (4096, d), (4096, d))]
+    return jax.jit(f).lower(*shapes).compile()
+
+
+def test_code_and_memory_do_not_grow_with_features_and_pairs() -> None:
+    few, many = _compiled(64), _compiled(640)
+    assert len(many.as_text()) < 1.1 * len(few.as_text())
+    # Padded and transposed copies of x, y, v and the results, of 4096 rows and 640 features each, and a few tiles.
+    assert many.memory_analysis().temp_size_in_bytes < 10 * 4096 * 640 * 4 < 4096 * 4096 * 4 * 2

@@ -75,10 +75,11 @@ class Tile:
         return frozenset() if isinstance(v, Literal) else self.parts.reads[v]
 
     def axis(self, v: Any) -> str:
+        """What a variable reads: "", "i", "j" or "ij"."""
         return "".join(sorted(self._reads(v)))
 
-    def tiled(self, v: Any, u: int | None = None) -> Tiles:
-        """A short variable as tiles that broadcast to (chunk, lanes); with u, to (lanes,), for row u of the chunk."""
+    def tiled(self, v: Any) -> Tiles:
+        """A short variable as tiles that broadcast to (chunk, lanes)."""
         if isinstance(v, Literal):
             literal: Any = v.aval
             return tiles((), [np.asarray(v.val, literal.dtype)[()]])
@@ -88,7 +89,7 @@ class Tile:
         items = value.reshape(size(v), *value.shape[len(v.aval.shape) :])
         items = [lax.index_in_dim(items, k, 0, keepdims=False) for k in range(size(v))]
         if axis == "j":
-            items = [x[:, None] if u is None else x[u] for x in items]
+            items = [x[:, None] for x in items]
         return tiles(v.aval.shape, items)
 
     def _node(self, v: Any) -> Node:
@@ -181,6 +182,9 @@ class Tile:
         return self._summed(self._node(v), size(v), dtype)
 
     def _summed(self, node: Node, length: int, dtype: Any) -> Any:
+        exact = node.eqn is not None and not jnp.issubdtype(node.eqn.outvars[0].aval.dtype, jnp.inexact)
+        if exact:  # small integers wrap around in products, which a wider product would not
+            return self._summed_by_loop(node, length, dtype)
         parts = node.factors()
         if parts is None and node.is_sum:
             # Terms are rounded already when they are added: adding their sums instead loses nothing more.

@@ -200,6 +200,8 @@ def _planned(desc: Description, cost: int | str, platform: str) -> XlaPlan:
 def _long(desc: Description, platform: str) -> XlaPlan | None:
     """Loops over features and matrix products, where features are long and pairs are many."""
     m, n = desc.m, desc.n
+    if platform != "cpu":
+        return None  # its many small steps are for caches; elsewhere `block` has fewer and larger ones
     if not (isinstance(m, int) and isinstance(n, int) and m >= LEAST_ROWS and m * n >= LARGE // 16):
         return None
     if isinstance(parts := xla_long.parts_of(desc), str):

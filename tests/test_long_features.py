@@ -55,6 +55,13 @@ SMOOTH: dict[str, tuple[Any, Any]] = {
         lambda x, y, v: ((Vi(x) | Vj(y)) / 6.0).sumsoftmaxweight(Vj(v), axis=1),
         lambda x, y, v: jax.nn.softmax(x @ y.T / 6.0, axis=1) @ v,
     ),
+    "product form": (
+        lambda x, y, v: (-Vi(x).sqdist(Vj(y), form="product") / D).exp() @ v[:, :2],
+        lambda x, y, v: jnp.exp(-(_differences(x, y) ** 2).sum(-1) / D) @ v[:, :2],
+    ),
+}
+
+VALUES: dict[str, tuple[Any, Any]] = {
     "logsumexp of weighted distances over i": (
         lambda x, y, v: (-Vi(x).weightedsqdist(Vj(y), Pm(jnp.asarray(WEIGHTS)))).logsumexp(axis=0),
         lambda x, y, v: jax.nn.logsumexp(-(WEIGHTS * _differences(x, y) ** 2).sum(-1), axis=0)[:, None],
@@ -63,13 +70,6 @@ SMOOTH: dict[str, tuple[Any, Any]] = {
         lambda x, y, v: ((Vi(x) - Vj(y)).sin() * Vj(v)[..., 0]).sum(axis="ij"),
         lambda x, y, v: (jnp.sin(_differences(x, y)) * v[None, :, :1]).sum((0, 1)),
     ),
-    "product form": (
-        lambda x, y, v: (-Vi(x).sqdist(Vj(y), form="product") / D).exp() @ v[:, :2],
-        lambda x, y, v: jnp.exp(-(_differences(x, y) ** 2).sum(-1) / D) @ v[:, :2],
-    ),
-}
-
-VALUES: dict[str, tuple[Any, Any]] = {
     "argmin": (
         lambda x, y, v: Vi(x).sqdist(Vj(y)).argmin(axis=1),
         lambda x, y, v: (_differences(x, y) ** 2).sum(-1).argmin(1)[:, None].astype(jnp.int32),

@@ -252,6 +252,10 @@ class Node:
             return False
         return all(term.factors() is not None or term.is_sum for term in self.operands)
 
+    @property
+    def is_difference(self) -> bool:
+        return self.eqn is not None and self.eqn.primitive.name == "sub"
+
     def leaves(self) -> list[Node]:
         """The rows and numbers that it is computed from, each once."""
         found: dict[int, Node] = {}

@@ -189,7 +189,7 @@ class Tile:
         if parts is None and node.is_sum:
             # Terms are rounded already when they are added: adding their sums instead loses nothing more.
             a, b = (self._summed(term, length, dtype) for term in node.operands)
-            return a - b if node.eqn.primitive.name == "sub" else a + b
+            return a - b if node.is_difference else a + b
         if parts is None:
             return self._summed_by_loop(node, length, dtype)
         cast = lambda x: lax.convert_element_type(x, dtype)  # noqa: E731

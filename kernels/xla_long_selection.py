@@ -56,21 +56,19 @@ class LongSelection(Long):
 
         held = lax.fori_loop(0, length // chunk, fill, jnp.zeros((length, self.lanes), value.dtype))
         valid = jnp.broadcast_to((index < self.desc.n)[:, None], held.shape)
-        index = jnp.broadcast_to(index[:, None], held.shape)
+        everywhere = jnp.broadcast_to(index[:, None], held.shape)
         groups, k = length // GROUP, self.selection.k
         if groups < 2 * k:
-            return self._selected(held, index, valid)
+            return self._selected(held, everywhere, valid)
         best = self._best_groups(held, valid)
-
-        def members(x: jax.Array) -> jax.Array:
-            chosen = jnp.take_along_axis(x.reshape(groups, GROUP, self.lanes), best[:, None], axis=0)
-            return chosen.reshape(k * GROUP, self.lanes)
-
-        acc = self._selected(members(held), members(index), members(valid))
+        members = jnp.take_along_axis(held.reshape(groups, GROUP, self.lanes), best[:, None], axis=0)
+        inside = jnp.arange(GROUP, dtype=index.dtype)[None, :, None]
+        where = (index[0] + best[:, None].astype(index.dtype) * GROUP + inside).reshape(k * GROUP, self.lanes)
+        acc = self._selected(members.reshape(k * GROUP, self.lanes), where, where < self.desc.n)
         arrays = self._pack(acc, self.traced.acc_avals)
         holds = jax.vmap(lambda *a: self.selection.holds(self.traced.treedef.unflatten(a), k), -1)
         complete = jnp.all(holds(*arrays))
-        return lax.cond(complete, lambda: acc, lambda: self._selected(held, index, valid))
+        return lax.cond(complete, lambda: acc, lambda: self._selected(held, everywhere, valid))
 
     def _values(self, columns: Sequence[jax.Array], row: Any, length: int) -> jax.Array:
         """The values of a chunk, (length, lanes)."""

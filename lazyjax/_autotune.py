@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from ._compat import trace_state_clean
 from ._explain import explain
@@ -64,7 +65,7 @@ def autotune(
         >>> with lazyjax.tuned(file):
         ...     nearest = f(x)
     """
-    if not trace_state_clean() or any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(args)):
+    if not trace_state_clean() or any(isinstance(x, Tracer) for x in jax.tree.leaves(args)):
         raise RuntimeError(
             "autotune: called while JAX traces a function, where nothing runs and so nothing can be timed. Call "
             "autotune(fn, *args) outside of jit, grad, vmap and scan, on arrays."

@@ -142,9 +142,10 @@ def test_the_default_file(tmp_path: pathlib.Path, monkeypatch: Any) -> None:
 
 
 def test_errors() -> None:
+    number: Any = 3
     with pytest.raises(RuntimeError, match=r"called while JAX traces a function.*outside of jit, grad, vmap and scan"):
         jax.jit(lambda x: lazyjax.autotune(_f, x))(X)
     with pytest.raises(RuntimeError, match="called while JAX traces"):
         jax.vmap(lambda x: lazyjax.autotune(_f, x))(X[None])
-    with pytest.raises(TypeError, match="got int, expected a table from autotune, a path, True"), lazyjax.tuned(3):
+    with pytest.raises(TypeError, match="got int, expected a table from autotune, a path, True"), lazyjax.tuned(number):
         pass

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-from . import dense, elementary, pallas_triton, scalarize, triton_ir, xla, xla_passes
+from . import dense, elementary, long_features, pallas_triton, scalarize, triton_ir, tuning, xla, xla_long, xla_passes
 from .description import Description
 from .pairs import nothing
 from .reduction import Selection, ShiftedSum, trace
@@ -33,6 +33,9 @@ LARGE = 1 << 20
 # Pairs, over all batch dims, up to which the shortest program is best: all of them at once, in one block.
 SMALL = 1 << 10
 
+# Rows from which lanes are filled where features are long.
+LEAST_ROWS = 64
+
 
 class UnsupportedError(ValueError):
     """The kernel that was asked for cannot run this reduction; the text says why and what to do."""
@@ -42,14 +45,16 @@ class UnsupportedError(ValueError):
 class XlaPlan:
     """Tiles of the `xla` kernel."""
 
-    shape: Literal["lanes", "products", "block", "groups", "passes"]
+    shape: Literal["lanes", "products", "block", "groups", "passes", "long", "long selection"]
     tile_i: int
-    tile_j: int = 0  # block: pairs of one row that are held at once; groups: minima of one row
+    tile_j: int = 0  # block: pairs of one row that are held at once; groups: minima of one row; long: j's of a chunk
     unroll: int = 1  # lanes: j's written out in the loop body; groups: pairs of a group
     segments: int = 1  # lanes: parts of j that run side by side where i alone is too short
     group: int = 256  # lanes: chunks that are summed before they meet the total
     elementary: bool = False  # exp, sin, cos, tan of float32 by `elementary`, where the platform's are slow
     angles: bool = False  # lanes: sin, cos, tan first look whether all angles are small
+    chunk: int = 0  # long selection: j's of a chunk, tile_j being those that are held
+    features: int = 0  # long: features, or j's, that one step of a loop takes
     kept: Kept = dataclasses.field(default_factory=Kept)  # lanes, products: what is computed first, see `sharing`
     passes: tuple[XlaPlan, ...] = ()  # passes: the plan of each
     tiles: int = 1  # ranges: tiles of i that are walked through at once
@@ -138,9 +143,53 @@ def _tiles(desc: Description, kernel: str, cost: int | str, platform: str) -> An
 
 
 def plan_xla(desc: Description, cost: int | str, platform: str) -> XlaPlan:
-    """Tiles from sizes, features and formula cost."""
+    """Tiles from sizes, features and formula cost, unless the pinned table has measured ones."""
     if desc.ranges is not None:
         return _ranges(desc, cost, platform)
+    plan = _planned(desc, cost, platform)
+    choice = tuning.choice(desc, platform)
+    return plan if choice is None else _chosen(desc, cost, platform, plan, dict(choice))
+
+
+def _chosen(desc: Description, cost: int | str, platform: str, plan: XlaPlan, choice: dict[str, Any]) -> XlaPlan:
+    """The plan that a table says, the planner's own where there is no such plan."""
+    shape = choice.pop("shape", plan.shape)
+    base: XlaPlan | None = plan
+    if shape != plan.shape:
+        base = None
+        if shape == "block":
+            base = _block(desc, "")
+        elif shape == "long":
+            base = _long(desc, platform)
+        elif isinstance(cost, int) and cost <= SCALARS and not isinstance(desc.reduction, Selection):
+            base = _lanes(desc, platform, large=True)
+    if base is None or base.shape != shape:
+        return plan
+    return dataclasses.replace(base, **choice, reason="measured by autotune")
+
+
+def candidates(desc: Description, platform: str) -> list[tuning.Choice]:
+    """The plans worth measuring, the planner's own first."""
+    with tuning.pinned(None):
+        cost = operations(desc)
+        plan = plan_xla(desc, cost, platform)
+    scaled = {"long": ("tile_i", "tile_j", "features"), "block": ("tile_i", "tile_j"), "passes": (),
+              "long selection": ("tile_i",)}.get(plan.shape, ("tile_i", "unroll"))  # fmt: skip
+    found: list[tuning.Choice] = [()]
+    for field in scaled:
+        for value in (getattr(plan, field) // 2, getattr(plan, field) * 2):
+            if 1 <= value <= tuning.FIELDS[field] and (field != "tile_i" or value <= 2 * desc.m):
+                found.append(((field, value),))
+    for shape in tuning.SHAPES:
+        other = _chosen(desc, cost, platform, plan, {"shape": shape})
+        if plan.shape in tuning.SHAPES and other.shape == shape != plan.shape:
+            found.append((("shape", shape),))
+    return found
+
+
+def _planned(desc: Description, cost: int | str, platform: str) -> XlaPlan:
+    if (plan := _long(desc, platform)) is not None:
+        return plan
     if isinstance(cost, str):
         return _block(desc, cost)
     if _pairs(desc) <= SMALL:
@@ -215,6 +264,34 @@ def _unrolled(desc: Description, cost: int | str) -> str | None:
     except scalarize.Unsupported as error:
         return f"the reduction of a chunk: {error}"
     return None
+
+
+def _long(desc: Description, platform: str) -> XlaPlan | None:
+    """Loops over features and matrix products, where features are long and pairs are many."""
+    m, n = desc.m, desc.n
+    if platform != "cpu":
+        return None  # its many small steps are for caches; elsewhere `block` has fewer and larger ones
+    if not (isinstance(m, int) and isinstance(n, int) and m >= LEAST_ROWS and m * n >= LARGE // 16):
+        return None
+    if isinstance(parts := xla_long.parts_of(desc), str):
+        return None
+    cost = long_features.cost_of_rest(parts)
+    if cost > SCALARS:
+        return None
+    tile = _balanced(m, 1024)
+    tile += 16 * (tile % 256 == 0)  # features that lie a multiple of 1 kB apart meet in the same lines of the cache
+    most = max(128, _power_of_two((1 << 17) // tile, 1, 1024))
+    # Chunks of one length, if there is one, are compiled once.
+    chunk = next((k for k in range(min(most, n), most // 2, -1) if n % k == 0 and k % 8 == 0), _balanced(n, most))
+    plan = XlaPlan("long", tile, tile_j=chunk, unroll=_power_of_two(UNROLLED // max(cost, 1), 4, 32), features=8,
+                   problems=1, elementary=platform == "cpu", reason="features are long")  # fmt: skip
+    if isinstance(desc.reduction, Selection) and desc.reduction.k > 1:
+        (value,) = desc.pair.out_avals
+        if math.prod(value.shape) != 1:
+            return None
+        chunk = min(128, -(-n // 32) * 32)
+        return dataclasses.replace(plan, shape="long selection", tile_j=chunk * min(16, -(-n // chunk)), chunk=chunk)
+    return plan
 
 
 def _lanes(desc: Description, platform: str, large: bool) -> XlaPlan:

@@ -278,7 +278,7 @@ STRUCTURAL: dict[str, Callable[..., Any]] = {
 }
 
 
-def _extreme(sign: int) -> Callable[[np.dtype], Any]:
+def extreme(sign: int) -> Callable[[np.dtype], Any]:
     def value(dtype: np.dtype) -> Any:
         if np.issubdtype(dtype, np.integer):
             info = np.iinfo(dtype)
@@ -291,8 +291,8 @@ def _extreme(sign: int) -> Callable[[np.dtype], Any]:
 REDUCING: dict[str, Callable[..., Tiles]] = {
     "reduce_sum": _reduce(lax.add, lambda d: np.zeros((), d)[()]),
     "reduce_prod": _reduce(lax.mul, lambda d: np.ones((), d)[()]),
-    "reduce_max": _reduce(lax.max, _extreme(-1)),
-    "reduce_min": _reduce(lax.min, _extreme(1)),
+    "reduce_max": _reduce(lax.max, extreme(-1)),
+    "reduce_min": _reduce(lax.min, extreme(1)),
     "reduce_and": _reduce(lax.bitwise_and, lambda d: np.ones((), d)[()]),
     "reduce_or": _reduce(lax.bitwise_or, lambda d: np.zeros((), d)[()]),
     "reduce_xor": _reduce(lax.bitwise_xor, lambda d: np.zeros((), d)[()]),
@@ -361,6 +361,12 @@ def evaluate(closed: ClosedJaxpr, args: Sequence[Tiles], arithmetic: Arithmetic 
             out = _run(_step(eqn, arithmetic), operands)
         env.update(zip(eqn.outvars, out if isinstance(out, list) else [out], strict=True))
     return [read(v) for v in closed.jaxpr.outvars]
+
+
+def run_equation(eqn: Any, operands: list[Tiles], arithmetic: Arithmetic = EXACT) -> list[Tiles]:
+    """One equation, which wraps no other jaxpr, on arrays of tiles."""
+    out = _run(_step(eqn, arithmetic), operands)
+    return out if isinstance(out, list) else [out]
 
 
 def _step(eqn: Any, arithmetic: Arithmetic) -> Step:

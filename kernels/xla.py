@@ -1,11 +1,11 @@
 """Tiled loops that XLA compiles for any platform: memory stays linear, both axes are walked in tiles.
 
-Five shapes of the same loop, in a file each.  `lanes`: one vector of i's per feature, a chunk of j's unrolled as
-scalars, so that XLA emits a single fused, vectorised and multi-threaded loop with no array of pairs.  `products`: lanes
-of weights, then a matrix product with numbers of j.  `block`: the pair function is mapped over an (i, j) tile, whatever
-it holds, and the tile is reduced at once: for formulas with long features (whose inner products become matrix
-products).  `groups`: the smallest, or the K smallest, which first looks only at the minimum of every group of j's.
-`passes`: a maximum, then sums of exponentials, each in one of the other shapes.
+Shapes of the same loop, in a file each.  `lanes`: one vector of i's per feature, a chunk of j's unrolled as scalars, so
+that XLA emits a single fused, vectorised and multi-threaded loop with no array of pairs.  `products`: lanes of weights,
+then a matrix product with numbers of j.  `groups`: the smallest, or the K smallest, which first looks only at the
+minimum of every group of j's.  `passes`: a maximum, then sums of exponentials, each in one of the other shapes.
+`long` and `long selection`: lanes of i where features are long, by loops over them and matrix products.  `block`: the
+pair function is mapped over an (i, j) tile, whatever it holds, and the tile is reduced at once.
 """
 
 from __future__ import annotations
@@ -25,12 +25,21 @@ from .reduction import trace
 from .xla_block import Block
 from .xla_groups import Groups
 from .xla_lanes import Lanes
+from .xla_long import Long
+from .xla_long_selection import LongSelection
 from .xla_passes import two_passes
 from .xla_products import Products
 
 name = "xla"
 
-SHAPES = {"lanes": Lanes, "products": Products, "block": Block, "groups": Groups}
+SHAPES = {
+    "lanes": Lanes,
+    "products": Products,
+    "block": Block,
+    "groups": Groups,
+    "long": Long,
+    "long selection": LongSelection,
+}
 
 
 def supports(desc: Description, platform: str) -> str | None:

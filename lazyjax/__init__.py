@@ -7,7 +7,8 @@
 See LazyTensor for the language, and `explain` for how a reduction runs.
 """
 
-from . import cluster
+from . import cluster as cluster
+from ._autotune import autotune, tuned
 from ._batch_axes import batch_axes
 from ._explain import explain
 from ._export import GPU_EXPORT_CHECKS
@@ -35,8 +36,8 @@ __all__ = [
     "Sum",
     "Vi",
     "Vj",
+    "autotune",
     "batch_axes",
-    "cluster",
     "explain",
     "generic_argkmin",
     "generic_argmin",
@@ -45,4 +46,5 @@ __all__ = [
     "i_index",
     "j_index",
     "lift",
+    "tuned",
 ]

@@ -15,7 +15,8 @@ import jax
 # of manual axes (what `shard_map(check_vma=True)` tracks) are only reachable here.
 # `auto_insert_reshard` is what every built-in primitive calls before `bind`, so that replicated and sharded
 # operands may meet inside shard_map.
-from jax._src.core import ShapedArray, auto_insert_reshard
+# `trace_state_clean` says whether a function is being traced, where nothing can be timed.
+from jax._src.core import ShapedArray, auto_insert_reshard, trace_state_clean
 from jax.extend.core import ClosedJaxpr, Primitive
 from jax.interpreters import ad, batching, mlir
 from jax.interpreters import partial_eval as pe
@@ -34,6 +35,7 @@ __all__ = [
     "out_aval",
     "register_dce",
     "trace_context",
+    "trace_state_clean",
 ]  # fmt: skip
 
 align_manual_axes = auto_insert_reshard

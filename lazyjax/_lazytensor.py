@@ -228,8 +228,8 @@ class LazyTensor(
             >>> K = Vi(jnp.ones((4, 1))) * Vj(jnp.ones((6, 1)))
             >>> rows, columns = np.array([[0, 2], [2, 4]]), np.array([[0, 1], [1, 6]])
             >>> K.ranges = from_matrix(rows, columns, np.array([[True, False], [True, True]]))
-            >>> K.sum(axis=1, keepdims=False)
-            Array([1., 1., 6., 6.], dtype=float32)
+            >>> K.sum(axis=1, keepdims=False).tolist()
+            [1.0, 1.0, 6.0, 6.0]
         """
         return self._ranges
 

@@ -110,7 +110,8 @@ _COMPARISONS = {
 }  # fmt: skip
 # Operations whose methods are written elsewhere, because they check their arguments.
 _WRITTEN = {"add", "subtract", "multiply", "divide", "floor_divide", "remainder", "power_of", "integer_power",
-            "negative", "scalar_product", "take", "concat", "round", "mod", "weightedsqnorm",
+            "negative", "scalar_product", "take", "concat", "round", "mod", "weightedsqnorm", "sqdist",
+            "sqdist_product",
             *(row.name for row in [*ALGEBRA, *TENSORS]),
             "real", "imag", "real2complex", "imag2complex", "exp1j"}  # fmt: skip
 

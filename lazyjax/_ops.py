@@ -140,6 +140,23 @@ def _normalize(x: Any) -> Any:
     return vector(x) * _rsqrt(floating(_sqnorm(x)))
 
 
+@jax.custom_jvp
+def _clipped(d: Any) -> Any:
+    """0 where rounding made a square negative; the derivative is that of the square itself, to every order."""
+    return jnp.where(d < 0, jnp.zeros_like(d), d)
+
+
+@_clipped.defjvp
+def _clipped_jvp(primals: Any, tangents: Any) -> Any:
+    return _clipped(primals[0]), tangents[0]
+
+
+def _sqdist_product(x: Any, y: Any, center: Any) -> jax.Array:
+    """|x - y|^2 as |a|^2 + |b|^2 - 2 a.b with a = x - center, b = y - center."""
+    a, b = jnp.broadcast_arrays(floating(x) - center, floating(y) - center)
+    return vector(_clipped(_sqnorm(a) + _sqnorm(b) - 2 * jnp.sum(a * b)))
+
+
 def _weightedsqnorm(x: Any, s: Any) -> Any:
     """s |x|^2 for a scalar s, sum_k s_k |x_k|^2 for a vector, x^* S x for S of D*D entries, row by row."""
     x, s = flat(x), flat(s)
@@ -347,10 +364,8 @@ _ROWS = [
           example="Vi([[3.0, 4.0]]).norm2() -> 5.0"),
     unary("normalize", _normalize, "The direction x / |x|, for the norm over all features; 0 at 0",
           note="Its derivatives at 0 are 0, as in KeOps.", example="Vi([[0.0, 4.0]]).normalize()[..., 1] -> 1.0"),
-    binary("sqdist", lambda x, y: vector(_sqnorm(x - y)), None,
-           "The squared Euclidean distance, sum_k |x_k - y_k|^2, over all features", one=True, dtype="sum",
-           refuses="booleans", note="The same as `(x - y).sqnorm2()`: never negative.",
-           example="Vi([[1.0, 2.0]]).sqdist(Vj([[1.0, 5.0], [2.0, 2.0]])) -> 9.0, 1.0"),
+    binary("sqdist", lambda x, y: vector(_sqnorm(x - y)), None, "the squared Euclidean distance over D"),
+    Op("sqdist_product", _sqdist_product, 3, None, "sqdist as |x|^2 + |y|^2 - 2 x.y, both less a center"),
     binary("weightedsqnorm", _weightedsqnorm, None, "sum s x^2, or x^T S x", broadcast=False),
     binary("difference_matrix", _difference_matrix, None,
            "The differences x_a - y_b, for every feature a of x and b of y",

@@ -85,9 +85,9 @@ def sort_clusters(x: Any, lab: Any) -> tuple[Any, jax.Array]:
     Example:
         >>> import jax.numpy as jnp
         >>> from lazyjax.cluster import sort_clusters
-        >>> x, lab = sort_clusters(jnp.array([[0.0], [5.0], [0.4], [2.0]]), jnp.array([0, 2, 0, 1]))
-        >>> x[:, 0], lab
-        (Array([0. , 0.4, 2. , 5. ], dtype=float32), Array([0, 0, 1, 2], dtype=int32))
+        >>> x, lab = sort_clusters(jnp.array([[0.0], [5.0], [0.5], [2.0]]), jnp.array([0, 2, 0, 1]))
+        >>> x[:, 0].tolist(), lab.tolist()
+        ([0.0, 0.5, 2.0, 5.0], [0, 0, 1, 2])
     """
     lab = _labels(lab, "sort_clusters")
     several = isinstance(x, tuple | list) and all(is_array(a) for a in x) and bool(x)
@@ -144,9 +144,8 @@ def cluster_centroids(x: Any, lab: Any, Nlab: Any = None, weights: Any = None, w
         >>> import jax.numpy as jnp
         >>> from lazyjax.cluster import cluster_centroids
         >>> x, lab = jnp.array([[0.0], [1.0], [4.0], [5.0], [6.0]]), jnp.array([0, 0, 1, 1, 1])
-        >>> cluster_centroids(x, lab, weights=jnp.array([0.5, 0.5, 2.0, 1.0, 1.0]))
-        Array([[0.5 ],
-               [4.75]], dtype=float32)
+        >>> cluster_centroids(x, lab, weights=jnp.array([0.5, 0.5, 2.0, 1.0, 1.0])).tolist()
+        [[0.5], [4.75]]
     """
     name = "cluster_centroids"
     x, lab = _points(x, name), _labels(lab, name)
@@ -189,8 +188,8 @@ def cluster_ranges_centroids(
         >>> from lazyjax.cluster import cluster_ranges_centroids
         >>> x, lab = jnp.array([[0.0], [0.5], [1.0], [2.0], [3.0]]), jnp.array([0, 0, 1, 1, 1])
         >>> ranges, centroids, weights = cluster_ranges_centroids(x, lab)
-        >>> ranges.tolist(), centroids[:, 0], weights
-        ([[0, 2], [2, 5]], Array([0.25, 2.  ], dtype=float32), Array([2., 3.], dtype=float32))
+        >>> ranges.tolist(), centroids.tolist(), weights.tolist()
+        ([[0, 2], [2, 5]], [[0.25], [2.0]], [2.0, 3.0])
     """
     name = "cluster_ranges_centroids"
     x, lab = _points(x, name), _labels(lab, name)

@@ -220,6 +220,8 @@ TABLE = [
     Row("norm2", lambda x: x.norm(-1), lambda x: np.linalg.norm(x, axis=-1, keepdims=True)),
     Row("normalize", lambda x: x.normalize(), _normalize),
     Row("sqdist", lambda x, y: x.sqdist(y), lambda x, y: ((x - y) ** 2).sum(-1, keepdims=True), TWO),
+    Row("sqdist_product", lambda x, y: x._record("sqdist_product", y, 0.3),
+        lambda x, y: ((x - y) ** 2).sum(-1, keepdims=True), TWO),
     Row("weightedsqnorm", lambda x, y: x.weightedsqnorm(y), lambda x, s: (s * x * x).sum(-1)[..., None], TWO),
     Row("weightedsqnorm", lambda x: x.weightedsqnorm(0.7), lambda x: (0.7 * x * x).sum(-1)[..., None]),
     Row("weightedsqnorm", lambda x, y: x.weightedsqdist(y, _lazy_matrix(x)),
@@ -340,8 +342,8 @@ def test_values(dtype, tolerance):
 
 
 SMOOTH = list({row.op: row for row in reversed(TABLE) if row.smooth}.values())
-OVER_FEATURES = ("scalar_product", "sqnorm2", "norm2", "normalize", "sqdist", "weightedsqnorm", "difference_matrix",
-                 "take", "concat")  # fmt: skip
+OVER_FEATURES = ("scalar_product", "sqnorm2", "norm2", "normalize", "sqdist", "sqdist_product", "weightedsqnorm",
+                 "difference_matrix", "take", "concat")  # fmt: skip
 VECTOR = [row for row in SMOOTH if row.op in OVER_FEATURES or row.op.endswith("_features")]
 ALGEBRA = [row for row in SMOOTH if row.op in {op.name for op in [*ROWS_OF_ALGEBRA, *TENSORS, *COMPLEX]} - {"take"}]
 ELEMENTWISE = [row for row in SMOOTH if row not in VECTOR and row not in ALGEBRA]

@@ -1,0 +1,101 @@
+"""The K smallest of all j, for one tile of i, where features are long: the values of a stretch of j's are held.
+
+To compute a value again costs more than to keep it, so group minima (see `xla_groups`) name K groups of a stretch, and
+their values are looked up.  Where groups of nothing but NaN deceive, the whole stretch is selected from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from .description import Description
+from .pairs import pad_leading, padded_size
+from .reduction import Selection, TracedReduction, trace
+from .scalarize import broadcast_tile, evaluate, tiles
+from .xla_long import Acc, Long
+
+GROUP = 32
+
+
+class LongSelection(Long):
+    """For a `Selection` of scalar values; plan.tile_j: values of one row that are held, a multiple of `GROUP`."""
+
+    def __init__(self, desc: Description, plan: Any, traced: TracedReduction):
+        super().__init__(desc, plan, traced)
+        assert isinstance(desc.reduction, Selection)  # the planner chooses this shape for nothing else
+        self.selection = desc.reduction
+        group_reduction = self.selection.group_reduction()
+        assert group_reduction is not None
+        values = tuple((v.shape, v.dtype) for v in desc.pair.out_avals)
+        self.minimum = trace(group_reduction, values, desc.index_dtype)
+
+    def columns(self, args: Sequence[jax.Array]) -> list[jax.Array]:
+        extra = padded_size(self.desc.n, self.plan.tile_j) - self.desc.n
+        padded = [pad_leading(x, extra) if r == "j" else x for x, r in zip(args, self.desc.roles, strict=True)]
+        return super().columns(padded)
+
+    def __call__(self, args: Sequence[jax.Array]) -> Acc:
+        columns, most = self.columns(args), self.plan.tile_j
+        body = lambda k, acc: self.merge(acc, self._stretch(columns, k * most))  # noqa: E731
+        return lax.fori_loop(0, -(-self.desc.n // most), body, self.neutral())
+
+    def _stretch(self, columns: Sequence[jax.Array], start: Any) -> Acc:
+        """The accumulator of `tile_j` j's from `start` on."""
+        length, chunk = self.plan.tile_j, self.plan.chunk
+        index = jnp.asarray(start, self.desc.index_dtype) + jnp.arange(length, dtype=self.desc.index_dtype)
+        (value,) = self.desc.pair.out_avals
+
+        def fill(k: Any, held: jax.Array) -> jax.Array:
+            new = self._values(columns, start + k * chunk, chunk)
+            return lax.dynamic_update_slice_in_dim(held, new, k * chunk, 0)
+
+        held = lax.fori_loop(0, length // chunk, fill, jnp.zeros((length, self.lanes), value.dtype))
+        valid = jnp.broadcast_to((index < self.desc.n)[:, None], held.shape)
+        everywhere = jnp.broadcast_to(index[:, None], held.shape)
+        groups, k = length // GROUP, self.selection.k
+        if groups < 2 * k:
+            return self._selected(held, everywhere, valid)
+        best = self._best_groups(held, valid)
+        members = jnp.take_along_axis(held.reshape(groups, GROUP, self.lanes), best[:, None], axis=0)
+        inside = jnp.arange(GROUP, dtype=index.dtype)[None, :, None]
+        where = (index[0] + best[:, None].astype(index.dtype) * GROUP + inside).reshape(k * GROUP, self.lanes)
+        acc = self._selected(members.reshape(k * GROUP, self.lanes), where, where < self.desc.n)
+        arrays = self._pack(acc, self.traced.acc_avals)
+        holds = jax.vmap(lambda *a: self.selection.holds(self.traced.treedef.unflatten(a), k), -1)
+        complete = jnp.all(holds(*arrays))
+        return lax.cond(complete, lambda: acc, lambda: self._selected(held, everywhere, valid))
+
+    def _values(self, columns: Sequence[jax.Array], row: Any, length: int) -> jax.Array:
+        """The values of a chunk, (length, lanes)."""
+        tile, parts = self.tile(columns, row, length), self.parts
+        inputs = [*(parts.jaxpr.jaxpr.invars[k] for k in parts.short), *parts.kept]
+        (out,) = evaluate(parts.rest, [tile.tiled(v) for v in inputs], self.arithmetic)
+        return broadcast_tile(jnp.asarray(out.item()), (length, self.lanes))
+
+    def _best_groups(self, held: jax.Array, valid: jax.Array) -> jax.Array:
+        """The groups of the k smallest minima, (k, lanes), ascending."""
+        groups = held.shape[0] // GROUP
+        worst = evaluate(self.minimum.init, [], self.arithmetic)[0].item()
+        rows = jnp.where(valid, held, jnp.asarray(worst, held.dtype)).reshape(groups, GROUP, self.lanes)
+        shape = (GROUP, *self.desc.pair.out_avals[0].shape)
+        values = tiles(shape, [rows[:, u] for u in range(GROUP)])
+        first = tiles(shape[1:], [jnp.full((groups, self.lanes), worst, held.dtype)])
+        indices = tiles((GROUP,), [None] * GROUP)
+        (minima,) = evaluate(self.minimum.fold(GROUP), [first, values, indices], self.arithmetic)
+        best = self.selection.best_groups(minima.item().T, self.selection.k)
+        return jnp.sort(best, axis=1).T
+
+    def _selected(self, values: jax.Array, index: jax.Array, valid: jax.Array) -> Acc:
+        """The accumulator of some values of every lane."""
+        shape = self.desc.pair.out_avals[0].shape
+
+        def row(v: jax.Array, at: jax.Array, there: jax.Array) -> list[jax.Array]:
+            leaves = jax.tree.leaves(self.selection.block([v.reshape(-1, *shape)], at, there))
+            return [jnp.asarray(x, a.dtype) for x, a in zip(leaves, self.traced.acc_avals, strict=True)]
+
+        return self._unpack(jax.vmap(row, -1, -1)(values, index, valid), self.traced.acc_avals)

@@ -1,0 +1,209 @@
+"""Formulas with many features: loops over features and matrix products give dense NumPy's numbers, in bounded code."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lazyjax import Pm, Vi, Vj, explain
+from lazyjax.kernels import Description, planner, xla
+
+from .kernels_of import run_on
+
+M, N, D, E = 35, 41, 37, 34
+
+
+def _arguments(seed: int = 0) -> tuple[jax.Array, ...]:
+    r = np.random.default_rng(seed)
+    return tuple(jnp.asarray(a) for a in (r.normal(size=(M, D)), r.normal(size=(N, D)), r.normal(size=(N, E))))
+
+
+def _small(desc: Description, args: Sequence[jax.Array]) -> Sequence[jax.Array]:
+    """The shape that the planner takes for many pairs, in small ragged tiles."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(planner, "LARGE", 0)
+        patch.setattr(planner, "LEAST_ROWS", 1)
+        plan = planner.plan_xla(desc, planner.operations(desc), "cpu")
+    assert plan.shape in ("long", "long selection")
+    tiles = {"tile_j": 32, "chunk": 32} if plan.shape == "long selection" else {"tile_j": 14}
+    return xla.lower(desc, dataclasses.replace(plan, tile_i=16, unroll=4, features=5, **tiles))(*args)
+
+
+def _differences(x: Any, y: Any) -> Any:
+    return x[:, None] - y[None]
+
+
+WEIGHTS = np.random.default_rng(1).uniform(size=D)
+
+# Values with derivatives: ours, and dense JAX.
+SMOOTH: dict[str, tuple[Any, Any]] = {
+    "Gaussian sum": (
+        lambda x, y, v: (-Vi(x).sqdist(Vj(y)) / D).exp() @ v[:, :2],
+        lambda x, y, v: jnp.exp(-(_differences(x, y) ** 2).sum(-1) / D) @ v[:, :2],
+    ),
+    "Laplacian sum with many columns": (
+        lambda x, y, v: (-(Vi(x) - Vj(y)).abs().sum(-1) / D).exp() @ v,
+        lambda x, y, v: jnp.exp(-jnp.abs(_differences(x, y)).sum(-1) / D) @ v,
+    ),
+    "attention": (
+        lambda x, y, v: ((Vi(x) | Vj(y)) / 6.0).sumsoftmaxweight(Vj(v), axis=1),
+        lambda x, y, v: jax.nn.softmax(x @ y.T / 6.0, axis=1) @ v,
+    ),
+    "product form": (
+        lambda x, y, v: (-Vi(x).sqdist(Vj(y), form="product") / D).exp() @ v[:, :2],
+        lambda x, y, v: jnp.exp(-(_differences(x, y) ** 2).sum(-1) / D) @ v[:, :2],
+    ),
+}
+
+VALUES: dict[str, tuple[Any, Any]] = {
+    "logsumexp of weighted distances over i": (
+        lambda x, y, v: (-Vi(x).weightedsqdist(Vj(y), Pm(jnp.asarray(WEIGHTS)))).logsumexp(axis=0),
+        lambda x, y, v: jax.nn.logsumexp(-(WEIGHTS * _differences(x, y) ** 2).sum(-1), axis=0)[:, None],
+    ),
+    "vectors over both axes": (
+        lambda x, y, v: ((Vi(x) - Vj(y)).sin() * Vj(v)[..., 0]).sum(axis="ij"),
+        lambda x, y, v: (jnp.sin(_differences(x, y)) * v[None, :, :1]).sum((0, 1)),
+    ),
+    "argmin": (
+        lambda x, y, v: Vi(x).sqdist(Vj(y)).argmin(axis=1),
+        lambda x, y, v: (_differences(x, y) ** 2).sum(-1).argmin(1)[:, None].astype(jnp.int32),
+    ),
+    "argKmin": (
+        lambda x, y, v: Vi(x).sqdist(Vj(y)).argKmin(5, axis=1),
+        lambda x, y, v: jnp.argsort((_differences(x, y) ** 2).sum(-1), 1)[:, :5].astype(jnp.int32),
+    ),
+    "cosine similarity": (
+        lambda x, y, v: (Vi(x).normalize() | Vj(y).normalize()).max(axis=1),
+        lambda x, y, v: (x @ y.T / jnp.linalg.norm(x, axis=1)[:, None] / jnp.linalg.norm(y, axis=1)).max(1)[:, None],
+    ),
+    "softmax over features": (
+        lambda x, y, v: ((Vi(x) * Vj(y)).softmax(-1) * Vj(y)).sum(axis=1),
+        lambda x, y, v: (jax.nn.softmax(x[:, None] * y[None], axis=-1) * y).sum(1),
+    ),
+    "largest difference, and one feature": (
+        lambda x, y, v: ((Vi(x) - Vj(y)).abs().max(-1) * Vi(x)[..., 3]).std(axis=1),
+        lambda x, y, v: (jnp.abs(_differences(x, y)).max(-1) * x[:, 3:4]).std(1)[:, None],
+    ),
+}
+
+
+def _programs(which: int) -> Any:
+    def run(*args: Any) -> Any:
+        outs: dict[str, Any] = {name: f[which](*args) for name, f in VALUES.items()}
+        for name, f in SMOOTH.items():
+            loss = lambda *a, g=f[which]: jnp.sum(jnp.sin(g(*a)))  # noqa: E731
+            outs[name] = f[which](*args), jax.grad(loss, (0, 1, 2))(*args)
+        return outs
+
+    return run
+
+
+def test_values_and_gradients() -> None:
+    args = _arguments()
+    got = jax.jit(lambda *a: run_on(_programs(0), _small, *a))(*args)
+    want = jax.jit(_programs(1))(*args)
+    for name in want:
+        for a, b in zip(jax.tree.leaves(got[name]), jax.tree.leaves(want[name]), strict=True):
+            assert a.shape == b.shape and a.dtype == b.dtype, name
+            np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-10 * float(jnp.max(jnp.abs(b))), err_msg=name)
+
+
+def _clouds(m: int, n: int, d: int, far: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+    r = np.random.default_rng(3)
+    return tuple((far + r.normal(size=(k, d))).astype("f4") for k in (m, n))  # type: ignore[return-value]
+
+
+def _squares(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    x, y = x.astype("f8"), y.astype("f8")
+    return (x * x).sum(1)[:, None] + (y * y).sum(1) - 2 * x @ y.T
+
+
+def test_as_planned_in_float32() -> None:
+    """Two tiles of i, chunks of j of two lengths; a stretch of j's with a tail, and ties."""
+    x, y = _clouds(1100, 331, 64)
+    y[200:230] = y[100:130]
+    d = _squares(x, y)
+    K = (-Vi(x).sqdist(Vj(y)) / 64).exp()
+    (plan,) = explain(lambda: K.sum(axis=1))
+    assert plan.plan.tiles.shape == "long" and "features are long" in str(plan)
+    np.testing.assert_allclose(K.sum(axis=1)[:, 0], np.exp(-d / 64).sum(1), rtol=2e-6)
+    best, at = Vi(x).sqdist(Vj(y)).Kmin_argKmin(6, axis=1)
+    np.testing.assert_allclose(best, np.sort(d, 1)[:, :6], rtol=2e-6)
+    assert np.mean(np.asarray(at) == np.argsort(d, 1, kind="stable")[:, :6]) > 0.99  # rounding may exchange neighbours
+    for row in np.asarray(at):  # of equals the lowest index comes first
+        place = {int(j): k for k, j in enumerate(row)}
+        assert all(place.get(j - 100, 99) < k for j, k in place.items() if 200 <= j < 230)
+
+
+def test_product_form_is_as_accurate_as_it_says() -> None:
+    """Errors of the order of eps (|a|^2 + |b|^2), a and b being centered: a cloud far from the origin loses nothing."""
+    eps = float(np.finfo(np.float32).eps)
+    for far in (0.0, 1000.0):
+        x, y = _clouds(70, 80, 64, far)
+        y[:10] = x[:10]
+        center = 0.5 * (x.astype("f8").mean(0) + y.astype("f8").mean(0))
+        scale = ((x - center) ** 2).sum(1)[:, None] + ((y - center) ** 2).sum(1)
+        want = ((x[:, None].astype("f8") - y) ** 2).sum(-1)
+        got = np.asarray(Vi(x).sqdist(Vj(y), form="product").dense())
+        # 64 products and sums, and the rounding of x - center, which is eps |x| for each feature.
+        assert np.all(np.abs(got - want) <= 8 * eps * scale + 4 * eps * far * 8 * np.sqrt(scale))
+        assert got.min() >= 0
+        direct = np.asarray(Vi(x).sqdist(Vj(y)).dense())
+        assert np.all(np.diag(direct)[:10] == 0)
+
+
+def test_product_form_under_transformations() -> None:
+    r = np.random.default_rng(0)
+    x, y, s = (jnp.asarray(r.normal(size=k)) for k in ((2, 5, 4), (2, 6, 4), (4,)))
+
+    def ours(x: Any, y: Any) -> Any:
+        return (-(Vi(x) * Pm(s)).sqdist(Vj(y) * Pm(s), form="product")).exp().sum(axis=1).sum()
+
+    def dense(x: Any, y: Any) -> Any:
+        return jnp.exp(-((s * (x[..., :, None, :] - y[..., None, :, :])) ** 2).sum(-1)).sum()
+
+    def programs(f: Any) -> Any:
+        # A batch, mapped and as it is; and the curvature, at distance 0 as well.
+        return lambda x, y: (jax.vmap(f)(x, y), f(x, y), jax.hessian(lambda x: f(x, x))(x[0]))
+
+    for got, want in zip(jax.jit(programs(ours))(x, y), jax.jit(programs(dense))(x, y), strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-9, atol=1e-11)
+
+
+def test_a_row_of_nan_spoils_no_other_in_product_form() -> None:
+    x, y = (np.asarray(a[:, :4]).copy() for a in _arguments()[:2])
+    y[3], y[5] = np.nan, np.inf
+    got = np.asarray(Vi(x).sqdist(Vj(y), form="product").dense())
+    good = np.setdiff1d(np.arange(N), [3, 5])
+    np.testing.assert_allclose(got[:, good], _squares(x, y[good]), rtol=1e-9)
+
+
+def test_what_product_form_refuses() -> None:
+    x, y, _ = _arguments()
+    with pytest.raises(ValueError, match="form='fast', expected 'direct' or 'product'"):
+        Vi(x).sqdist(Vj(y), form="fast")
+    with pytest.raises(ValueError, match="one operand of i and one of j, got operands of i and i"):
+        Vi(x).sqdist(Vi(x), form="product")
+    with pytest.raises(ValueError, match="symbolic variables do not have yet"):
+        Vi(0, 3).sqdist(Vj(1, 3), form="product")
+    with pytest.raises(TypeError, match="takes real features, got complex128"):
+        Vi(1j * x).sqdist(Vj(y), form="product")
+
+
+def _compiled(d: int) -> Any:
+    f = jax.grad(lambda x, y, v: jnp.sum((-Vi(x).sqdist(Vj(y))).exp() @ v), (0, 1))
+    shapes = [jax.ShapeDtypeStruct(s, jnp.float32) for s in ((4096, d), (4096, d), (4096, d))]
+    return jax.jit(f).lower(*shapes).compile()
+
+
+def test_code_and_memory_do_not_grow_with_features_and_pairs() -> None:
+    few, many = _compiled(64), _compiled(640)
+    assert len(many.as_text()) < 1.1 * len(few.as_text())
+    # Padded and transposed copies of x, y, v and the results, of 4096 rows and 640 features each, and a few tiles.
+    assert many.memory_analysis().temp_size_in_bytes < 10 * 4096 * 640 * 4 < 4096 * 4096 * 4 * 2

@@ -79,6 +79,7 @@ class Description:
     batch: tuple[int, ...] = ()
     over: Literal["j", "ij"] = "j"
     backend: str | None = None
+    precision: Literal["fast", "exact"] = "fast"  # whether GPU kernels may use approximate instructions of float32
 
     def replace(self, **changes: Any) -> Description:
         return dataclasses.replace(self, **changes)

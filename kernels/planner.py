@@ -125,7 +125,7 @@ def _tiles(desc: Description, kernel: str, cost: int | str, platform: str) -> An
     if kernel == "xla":
         return plan_xla(desc, cost, platform)
     if kernel == "pallas-triton":
-        return pallas_triton.plan(desc, interpret=platform not in GPU)
+        return pallas_triton.plan(desc, platform)
     return None
 
 

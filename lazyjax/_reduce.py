@@ -75,7 +75,8 @@ class Reductions:
         if which == "ij" and selects:
             reduction = OverBoth(reduction)
         drop = isinstance(reduction, KSmallest) or not settings.keepdims
-        return reduce_tensors(tensors, reduction, which, settings.backend, pick, drop)  # type: ignore[arg-type]
+        owners: Any = tensors
+        return reduce_tensors(owners, reduction, which, settings.backend, pick, drop, settings.precision)
 
     def sum(self, axis: Any = None, *, dim: Any = None, **options: Any) -> Any:
         """Sum over the features (axis=-1, the default, lazily), over i, over j, or over both ("i", "j").

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +30,7 @@ class Request(NamedTuple):
     backend: str | None
     drop: bool  # a feature axis of size 1 is dropped from the results
     pick: Callable[[Sequence[Any]], Any]  # what is returned of the results
+    precision: Literal["fast", "exact"] = "fast"
 
 
 @functools.partial(jax.jit, static_argnums=0, inline=True)
@@ -62,7 +63,10 @@ def describe(request: Request, data: Sequence[Any]) -> tuple[Description, list[j
         roles = [leaf.swapped().role for leaf in leaves]
         m, n = n, m
     over = "ij" if request.axis == "ij" else "j"
-    return Description(pair, tuple(roles), request.reduction, m, n, tuple(batch), over, request.backend), args
+    desc = Description(
+        pair, tuple(roles), request.reduction, m, n, tuple(batch), over, request.backend, precision=request.precision
+    )
+    return desc, args
 
 
 def reduce_tensors(
@@ -72,6 +76,7 @@ def reduce_tensors(
     backend: str | None,
     pick: Callable[[Sequence[Any]], Any],
     drop: bool = False,
+    precision: Literal["fast", "exact"] = "fast",
 ) -> Any:
     """One reduction of the values of one pair, given as LazyTensors that share their axes.
 
@@ -88,7 +93,7 @@ def reduce_tensors(
             sizes = common_sizes(sizes, t._sizes, type(reduction).__name__)
         leaves, code, data, numbers = join([t._operand() for t in tensors])
         tape, nodes = Tape(leaves, tuple(code)), tuple(numbers)
-    return _run(Request(tape, nodes, reduction, axis, backend, drop, pick), *data)
+    return _run(Request(tape, nodes, reduction, axis, backend, drop, pick, precision), *data)
 
 
 def first(outs: Sequence[Any]) -> Any:

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from jax import lax
 
-from . import instructions
+from . import composites, instructions
 from .scalarize import Arithmetic, broadcast_tile
 
 # What a node reads, as a mask: neither i nor j (constants and parameters) is 0.
@@ -37,7 +37,8 @@ WEIGHTS = {
     "neg": 0, "exp": 8, "exp2 of libdevice": 4, "log": 14, "log2 of libdevice": 15, "sqrt of libdevice": 8,
     "rsqrt of libdevice": 4, "div": 10, "pow": 40, "sin": 30, "cos": 30, "tan": 40, "tanh": 18, "expm1": 14,
     "log1p": 20, "logistic": 20, "asin": 20, "acos": 20, "atan": 18, "atan2": 30, "sinh": 25, "cosh": 18, "asinh": 30,
-    "acosh": 30, "atanh": 25, "cbrt": 20, "rem": 30, "erf_inv": 30, "nextafter": 10, "sign": 4, "select_n": 1,
+    "acosh": 30, "atanh": 25, "cbrt": 20, "rem": 30, "erf_inv": 30, "nextafter": 10, "sign": 4, "erf": 60,
+    "erfc": 60, "lgamma": 150, "digamma": 100, "round": 8,
 }  # fmt: skip
 _BOOLEAN = frozenset("eq ne lt le gt ge is_finite beats".split())
 _FOLDED: dict[str, Callable[..., Any]] = {
@@ -180,6 +181,7 @@ class Recorder(Arithmetic):
             return operands[0]
         if name == "select_n" and dtype in _FLOATS and (found := self._extreme(dtype, operands)) is not None:
             return found
+        fn = composites.replaced(name, fn)
         own = isinstance(fn, functools.partial) or name in ("select_n", "beats")
         return self.node(name, operands, dtype, fn, repr(sorted(params.items())) if own else None)
 

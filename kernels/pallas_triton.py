@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from . import scalarize
+from . import composites, scalarize
 from .description import Description
 from .pairs import batched
 from .reduction import TracedReduction, trace, tree_merge
@@ -38,6 +38,7 @@ LOWERED = frozenset(
     logistic lt max min mul ne neg nextafter not or population_count pow rem rsqrt select_n shift_left
     shift_right_arithmetic shift_right_logical sign sin sinh sqrt square sub tan tanh xor""".split()
 )
+_KNOWN = (LOWERED, scalarize.ELEMENTWISE, scalarize.STRUCTURAL, scalarize.REDUCING, scalarize.IDENTITY)
 DTYPES = frozenset(["bool", "int32", "int64", "float16", "bfloat16", "float32", "float64"])
 # Values that one program may hold in scalars before the compiler spills them.
 FEATURES = 128
@@ -81,9 +82,9 @@ def _unsupported(closed: Any) -> str | None:
         if (inner := scalarize.inner_jaxpr(eqn)) is not None:
             if (reason := _unsupported(inner)) is not None:
                 return reason
-        elif op in scalarize.ELEMENTWISE and op not in LOWERED:
+        elif op in scalarize.ELEMENTWISE and op not in LOWERED and not composites.known(eqn):
             return f"Pallas-Triton has no rule for {op}"
-        elif not (op in LOWERED or op in scalarize.STRUCTURAL or op in scalarize.REDUCING or op in scalarize.IDENTITY):
+        elif not any(op in known for known in _KNOWN):
             return f"{op} acts on whole feature arrays"
     return None
 
@@ -228,7 +229,9 @@ class _Kernel:
         if self.rest:
             single = Fold(desc, traced, 1, plan.assembly)
             known = single.before(fixed)
-            last = self.rest if self.splits == 1 else jnp.where(part == self.splits - 1, self.rest, 0)
+            last = self.rest  # they belong to the last part (a selection between 1 and 0 would be lowered as a boolean)
+            if self.splits > 1:
+                last = self.rest * jnp.maximum(part - (self.splits - 2), 0)
             step = lambda k, acc: blocks_of(single, known, self.blocks - 1 - k, acc, True)  # noqa: E731
             acc = lax.fori_loop(0, last, step, acc)
         if self.chunks:

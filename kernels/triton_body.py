@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from . import composites
 from .description import Description
 from .expression import PAIR, READS, J, Program, Recorder
 from .reduction import TracedReduction
@@ -22,7 +23,14 @@ def computing(dtype: Any) -> np.dtype:
     return np.dtype(np.float32) if dtype.itemsize == 2 and dtype.kind in "fV" else dtype
 
 
-ARITHMETIC = Arithmetic(computing)
+class _Plain(Arithmetic):
+    """What stands outside the loop: no rearrangement, but no function that Triton lacks."""
+
+    def apply(self, name: str, fn: Any, *operands: Any) -> Any:
+        return super().apply(name, composites.replaced(name, fn), *operands)
+
+
+ARITHMETIC = _Plain(computing)
 
 
 class Fold:

@@ -117,7 +117,7 @@ def _precision(precision: Any, fast_math: Any, method: str) -> Literal["fast", "
     """Of the option `precision` and of KeOps' name for it, which must agree."""
     if precision is not None and (not isinstance(precision, str) or precision not in _PRECISIONS):
         raise ValueError(
-            f"{method}: precision={precision if isinstance(precision, str) else show(precision)}, expected 'fast' (GPU "
+            f"{method}: precision={repr(precision) if isinstance(precision, str) else show(precision)}, expected 'fast' (GPU "
             "kernels may use approximate instructions of float32) or 'exact'."
         )
     if fast_math is not None and not isinstance(fast_math, bool):

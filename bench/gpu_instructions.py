@@ -1,4 +1,6 @@
-"""Machine instructions of GPU kernels for each pair, counted without a GPU: python -m bench.gpu_instructions
+"""Machine instructions of GPU kernels for each pair, counted without a GPU:
+
+    JAX_PLATFORMS=cpu python -m bench.gpu_instructions
 
 Every formula is compiled ahead of time by XLA's own compiler for a chip that is only described, and assembled; what is
 counted is the inner loop of the machine code.  Beside it stands KeOps: its generated CUDA, compiled by nvcc 13 with

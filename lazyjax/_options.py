@@ -116,9 +116,9 @@ def read_options(options: dict[str, Any], method: str, reduction: Any) -> Option
 def _precision(precision: Any, fast_math: Any, method: str) -> Literal["fast", "exact"]:
     """Of the option `precision` and of KeOps' name for it, which must agree."""
     if precision is not None and (not isinstance(precision, str) or precision not in _PRECISIONS):
+        shown = repr(precision) if isinstance(precision, str) else show(precision)
         raise ValueError(
-            f"{method}: precision={repr(precision) if isinstance(precision, str) else show(precision)}, expected 'fast' (GPU "
-            "kernels may use approximate instructions of float32) or 'exact'."
+            f"{method}: precision={shown}, expected 'fast' (GPU kernels may use approximate instructions) or 'exact'."
         )
     if fast_math is not None and not isinstance(fast_math, bool):
         raise TypeError(

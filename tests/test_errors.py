@@ -318,7 +318,7 @@ def test_accumulators_in_double_need_x64():
 def test_precision_is_fast_or_exact():
     with pytest.raises(ValueError, match=r"sum: precision='high', expected 'fast' \(.*\) or 'exact'"):
         K.sum(axis=1, precision="high")
-    with pytest.raises(TypeError, match=r"sum: use_fast_math=0, expected True \(precision='fast'\) or False"):
+    with pytest.raises(TypeError, match=r"sum: use_fast_math=int 0, expected True \(precision='fast'\) or False"):
         K.sum(axis=1, use_fast_math=0)
     with pytest.raises(ValueError, match=r"precision='fast' and use_fast_math=False contradict each other; give one"):
         K.sum(axis=1, precision="fast", use_fast_math=False)

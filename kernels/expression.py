@@ -40,6 +40,8 @@ WEIGHTS = {
     "acosh": 30, "atanh": 25, "cbrt": 20, "rem": 30, "erf_inv": 30, "nextafter": 10, "sign": 4, "erf": 60,
     "erfc": 60, "lgamma": 150, "digamma": 100, "round": 8,
 }  # fmt: skip
+# From so many on, a function holds several numbers at once.
+CALL = 14
 _BOOLEAN = frozenset("eq ne lt le gt ge is_finite beats".split())
 _FOLDED: dict[str, Callable[..., Any]] = {
     "add": np.add, "add_any": np.add, "sub": np.subtract, "mul": np.multiply, "div": np.divide, "neg": np.negative,
@@ -407,6 +409,10 @@ class Program:
             if isinstance(x, Node) and not x.reads & J and x.reads
         }
         return sum(_words(x) for x in kept.values()), self._width()
+
+    def calls(self) -> bool:
+        """Whether a pair takes a function of many instructions, which needs registers of its own."""
+        return any(n.reads == PAIR and WEIGHTS.get(n.name, 1) >= CALL for n in self.nodes)
 
     def _width(self) -> int:
         """The most numbers of one pair that are alive at once, when every operand is computed when it is needed."""

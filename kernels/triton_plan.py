@@ -24,6 +24,8 @@ LANES = 32  # threads of a warp
 PREFERRED, LIMIT = 152, 208
 # Registers of addresses, counters and of what the compiler keeps in flight.
 OVERHEAD = 28
+# Registers of each of the pairs for which the compiler interleaves a function of many instructions.
+CALLED = 8
 # Instructions of the loop, beyond which it leaves the instruction cache.
 LOOP = 1024
 # Instructions of one step that count, compare, jump and make addresses.
@@ -120,6 +122,7 @@ def model(desc: Description, traced: TracedReduction, fold: Fold, rows: int, unr
     accumulators = sum(math.prod(a.shape) * words(a.dtype) for a in traced.acc_avals)
     nested = desc.reduction.rounds and desc.n > LANES * unroll * group
     registers = rows * (row + accumulators * (1 + nested) + min(width, 2 * unroll + 2)) + loads * unroll + OVERHEAD
+    registers += CALLED * min(rows, 8) if fold.program.calls() else 0
     pair = own / unroll + (1.25 * loads + column / unroll) / rows + STEP / (rows * unroll)
     return Model(rows, unroll, registers, pair, (own - special) / unroll, special / unroll, nested)
 

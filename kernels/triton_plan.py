@@ -145,7 +145,12 @@ def choose(desc: Description, traced: TracedReduction, platform: str) -> TritonP
                 continue
             if best is None or _price(new) < 0.99 * _price(best):
                 best = new
-        if fold.program.cost()[0] > LOOP / 4 or (before is not None and _price(best) > 0.97 * _price(before)):
+        # A function of many instructions spills where many pairs call it at once.
+        if (
+            fold.program.calls()
+            or fold.program.cost()[0] > LOOP / 4
+            or (before is not None and _price(best) > 0.97 * _price(before))
+        ):
             break
     warps, target = 4, chip()
     block_i, block_j, unroll = _block(desc, best.rows, warps), 0, best.unroll

@@ -86,6 +86,7 @@ class Description:
     over: Literal["j", "ij"] = "j"
     backend: str | None = None
     ranges: RangeSizes | None = None
+    precision: Literal["fast", "exact"] = "fast"  # whether GPU kernels may use approximate instructions of float32
 
     def replace(self, **changes: Any) -> Description:
         """The same description but for some fields."""

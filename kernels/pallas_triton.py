@@ -2,14 +2,15 @@
 
 One program owns BM rows and walks through j in blocks of BN.  Features of i are (BM, 1) tiles in registers, features of
 j (1, BN) tiles, and the accumulator is a (BM, BN) tile that is merged along j only after the loop: a merge inside
-the loop would shuffle values between threads for every pair.  Pallas-Triton is deprecated in JAX; all that knows of
-it stands in this file.
+the loop would shuffle values between threads for every pair.  Lanes of a warp stand along j, so that every number of
+j is loaded once for all rows of a thread.  The loop holds no mask: what is left over of j comes first, masked.
+
+Pallas-Triton is deprecated in JAX; all that knows of it stands in this file and in `instructions`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -20,11 +21,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from . import scalarize
+from . import composites, scalarize
 from .description import Description
 from .pairs import batched
-from .reduction import trace, tree_merge
-from .scalarize import Arithmetic, broadcast_tile, evaluate, tiles
+from .reduction import TracedReduction, trace, tree_merge
+from .triton_body import Accumulators, Fold, computing
+from .triton_merge import merge_along
+from .triton_plan import TritonPlan, choose
 
 name = "pallas-triton"
 
@@ -35,33 +38,14 @@ LOWERED = frozenset(
     logistic lt max min mul ne neg nextafter not or population_count pow rem rsqrt select_n shift_left
     shift_right_arithmetic shift_right_logical sign sin sinh sqrt square sub tan tanh xor""".split()
 )
+_KNOWN = (LOWERED, scalarize.ELEMENTWISE, scalarize.STRUCTURAL, scalarize.REDUCING, scalarize.IDENTITY)
 DTYPES = frozenset(["bool", "int32", "int64", "float16", "bfloat16", "float32", "float64"])
 # Values that one program may hold in scalars before the compiler spills them.
 FEATURES = 128
 ACCUMULATORS = 128
 
 
-@dataclasses.dataclass(frozen=True)
-class TritonPlan:
-    """Tiles of the kernel: `block_i` by `block_j` pairs for each program of `warps` warps."""
-
-    block_i: int
-    block_j: int
-    warps: int = 4
-    stages: int = 2
-    interpret: bool = False  # run by XLA on the CPU, for tests
-
-
-def computing(dtype: Any) -> np.dtype:
-    """float16 and bfloat16 are computed in float32: most functions do not compile below it."""
-    dtype = np.dtype(dtype)
-    return np.dtype(np.float32) if dtype.itemsize == 2 and dtype.kind in "fV" else dtype
-
-
-ARITHMETIC = Arithmetic(computing)
-
-
-def _traced(desc: Description) -> Any:
+def _traced(desc: Description) -> TracedReduction:
     # Accumulators come from values in the dtype that the kernel computes in.
     return trace(desc.reduction, tuple((v.shape, v.dtype) for v in desc.pair.out_avals), desc.index_dtype)
 
@@ -100,21 +84,16 @@ def _unsupported(closed: Any) -> str | None:
         if (inner := scalarize.inner_jaxpr(eqn)) is not None:
             if (reason := _unsupported(inner)) is not None:
                 return reason
-        elif op in scalarize.ELEMENTWISE and op not in LOWERED:
+        elif op in scalarize.ELEMENTWISE and op not in LOWERED and not composites.known(eqn):
             return f"Pallas-Triton has no rule for {op}"
-        elif not (op in LOWERED or op in scalarize.STRUCTURAL or op in scalarize.REDUCING or op in scalarize.IDENTITY):
+        elif not any(op in known for known in _KNOWN):
             return f"{op} acts on whole feature arrays"
     return None
 
 
-def plan(desc: Description, interpret: bool = False) -> TritonPlan:
-    """The largest tile whose accumulators take a quarter of the registers, 64 by 64 at most."""
-    accs = _traced(desc).acc_avals
-    words = sum(math.prod(a.shape) * max(1, np.dtype(computing(a.dtype)).itemsize // 4) for a in accs)
-    block_i = block_j = 64
-    while block_i * block_j * words > 64 * 64 * 2 and block_i > 16:
-        block_i, block_j = (block_i, block_j // 2) if block_j >= block_i else (block_i // 2, block_j)
-    return TritonPlan(block_i, block_j, interpret=interpret)
+def plan(desc: Description, platform: str) -> TritonPlan:
+    """The tiles for a platform; where that is no GPU the kernel is interpreted."""
+    return choose(desc, _traced(desc), platform)
 
 
 @contextlib.contextmanager
@@ -127,144 +106,191 @@ def quiet() -> Iterator[None]:
 
 def lower(desc: Description, plan: TritonPlan) -> Callable[..., Sequence[jax.Array]]:
     """One kernel call; batch dims become axes of its grid."""
-    return lambda *args: batched(lambda own: _problem(desc, plan, own), desc, args)
+    return lambda *args: batched(_Kernel(desc, plan), desc, args)
 
 
-def _problem(desc: Description, plan: TritonPlan, args: Sequence[jax.Array]) -> Sequence[jax.Array]:
-    from jax.experimental import pallas as pl
-    from jax.experimental.pallas import triton as plt
+class _Kernel:
+    """One problem: the arrays as the kernel reads them, the kernel, and the arrays that it wrote as results."""
 
-    m, n = desc.m, desc.n
-    rows, columns = plan.block_i, plan.block_j
-    shape = (rows, columns)
-    traced = _traced(desc)
-    sizes = [math.prod(a.shape) for a in traced.acc_avals]
-    cuts = np.cumsum([0, *sizes])
-    out_sizes = [math.prod(a.shape) for a in traced.out_avals]
-    programs = pl.cdiv(m, rows)
+    def __init__(self, desc: Description, plan: TritonPlan):
+        self.desc, self.plan, self.traced = desc, plan, _traced(desc)
+        self.monoid = Accumulators(self.traced)
+        self.blocks = -(-desc.n // plan.block_j)
+        self.chunks = desc.n // (plan.block_j * plan.unroll)  # steps of the loop: whole, without a mask
+        self.rest = self.blocks - self.chunks * plan.unroll  # blocks that come first, masked
+        self.splits = max(1, min(plan.splits, self.chunks))
+        self.programs = -(-desc.m // plan.block_i)
+        # Accumulators are stored, to be merged by XLA, where several programs hold parts of a result.
+        self.parts = desc.over == "ij" or self.splits > 1
 
-    flat: list[Any] = []
-    avals, roles = [], []
-    for role, aval, x in zip(desc.roles, desc.pair.in_avals, args, strict=True):
-        if x.size:
-            x = x.astype(jnp.int32) if x.dtype == bool else x  # Triton stores booleans as bytes of its own
-            flat.append(x.reshape(-1))
-        avals.append(aval)
-        roles.append(role)
+    def __call__(self, args: Sequence[jax.Array]) -> Sequence[jax.Array]:
+        from jax.experimental import pallas as pl
+        from jax.experimental.pallas import triton as plt
 
-    def tiled(acc: Sequence[jax.Array]) -> list[scalarize.Tiles]:
+        desc, plan = self.desc, self.plan
+        flat = [self._array(r, a, x) for r, a, x in zip(desc.roles, desc.pair.in_avals, args, strict=True) if x.size]
+        rows = 1 if desc.over == "ij" else desc.m
+        if self.parts:
+            held = self.splits * (self.programs if desc.over == "ij" else desc.m)
+            accs = [a for a in self.traced.acc_avals for _ in range(math.prod(a.shape))]
+            out_shape = [jax.ShapeDtypeStruct((held,), computing(a.dtype)) for a in accs]
+        else:
+            sizes = [(a, math.prod(a.shape)) for a in self.traced.out_avals]
+            out_shape = [jax.ShapeDtypeStruct((rows * size,), a.dtype) for a, size in sizes if size]
+
+        def whole(s: tuple[int, ...]) -> Any:
+            return pl.BlockSpec(s, lambda *_: (0,) * len(s))
+
+        call = pl.pallas_call(
+            self._kernel,
+            out_shape=out_shape,
+            grid=(self.programs, self.splits),
+            in_specs=[whole(x.shape) for x in flat],
+            out_specs=[whole(s.shape) for s in out_shape],
+            compiler_params=plt.CompilerParams(num_warps=plan.warps, num_stages=plan.stages),
+            interpret=plan.interpret,
+            name="lazyjax",
+        )
+        outs = list(call(*flat))
+        if self.parts:
+            # Splits, or splits and programs, lead.
+            lead = held if desc.over == "ij" else self.splits
+            total = tree_merge(self.monoid.merge, [o.reshape(lead, rows) for o in outs])
+            results = [jnp.stack(r, -1) if r else None for r in self.monoid.finalize(total, (rows,))]
+        else:
+            results = [outs.pop(0) if math.prod(a.shape) else None for a in self.traced.out_avals]
+        lead = () if desc.over == "ij" else (desc.m,)
         return [
-            tiles(a.shape, list(acc[lo:hi])) for a, lo, hi in zip(traced.acc_avals, cuts[:-1], cuts[1:], strict=True)
+            jnp.zeros((*lead, *a.shape), a.dtype) if r is None else r.reshape(*lead, *a.shape)
+            for r, a in zip(results, self.traced.out_avals, strict=True)
         ]
 
-    def flatten(arrays: Sequence[scalarize.Tiles], shape: tuple[int, ...]) -> list[jax.Array]:
-        return [jnp.asarray(broadcast_tile(t, shape)) for a in arrays for t in a.ravel()]
+    def _array(self, role: str, aval: Any, x: jax.Array) -> jax.Array:
+        """The array as the kernel reads it: of j, the features of a block stand one after the other, BN numbers each,
+        so that one address and constant distances reach them all."""
+        x = x.astype(jnp.int32) if x.dtype == bool else x  # Triton stores booleans as bytes of its own
+        features = math.prod(aval.shape)
+        if role != "j" or features == 1:
+            return x.reshape(-1)
+        extra, columns = self.blocks * self.plan.block_j - self.desc.n, self.plan.block_j
+        x = jnp.pad(x.reshape(-1, features), ((0, extra), (0, 0)))
+        return jnp.swapaxes(x.reshape(self.blocks, columns, features), 1, 2).reshape(-1)
 
-    def merge(a: Sequence[jax.Array], b: Sequence[jax.Array]) -> list[jax.Array]:
-        out = evaluate(traced.merge, [*tiled(a), *tiled(b)], ARITHMETIC)
-        return flatten(out, np.shape(a[0]))
+    def _kernel(self, *refs: Any) -> None:
+        from jax.experimental import pallas as pl
+        from jax.experimental.pallas import triton as plt
 
-    def kernel(*refs: Any) -> None:
-        ins, outs = list(refs[: len(flat)]), refs[len(flat) :]
-        refs_of = [ins.pop(0) if math.prod(a.shape) else None for a in avals]
-        i = pl.program_id(0) * rows + jnp.arange(rows, dtype=jnp.int32)
-        here = i < m
+        desc, plan, traced, monoid = self.desc, self.plan, self.traced, self.monoid
+        m, n, rows, columns = desc.m, desc.n, plan.block_i, plan.block_j
+        shape = (rows, columns)
+        kinds = list(zip(desc.roles, desc.pair.in_avals, strict=True))
+        count = sum(math.prod(a.shape) > 0 for _, a in kinds)
+        ins, outs = list(refs[:count]), list(refs[count:])
+        refs_of = [ins.pop(0) if math.prod(a.shape) else None for _, a in kinds]
+        first_row = pl.program_id(0) * rows
 
-        def load(role: str, aval: Any, ref: Any, at: Any = None, mask: Any = None) -> scalarize.Tiles:
-            items, features = [], math.prod(aval.shape)
-            for k in range(features):
-                if role == "p":
-                    x = plt.load(ref.at[jnp.full((1,), k, jnp.int32)])
-                else:
-                    x = plt.load(ref.at[at * features + k], mask=mask, other=0)
-                x = lax.expand_dims(x, (1,) if role == "i" else (0,))
+        def load(ref: Any, aval: Any, offset: Any, step: int, mask: Any) -> list[Any]:
+            items = []
+            for k in range(math.prod(aval.shape)):
+                x = plt.load(ref.at[offset + k * step], mask=mask, other=None if mask is None else 0)
                 items.append(x != 0 if aval.dtype == bool else x.astype(computing(aval.dtype)))
-            return tiles(aval.shape, items)
+            return items
 
-        fixed: list[Any] = [
-            None if r == "j" else load(r, a, ref, i, here) for r, a, ref in zip(roles, avals, refs_of, strict=True)
-        ]
-        blocks = pl.cdiv(n, columns)
+        row = first_row + lax.broadcasted_iota(jnp.int32, (rows, 1), 0)
+        lane = lax.broadcasted_iota(jnp.int32, (1, columns), 1)
+        fixed = []
+        for (role, aval), ref in zip(kinds, refs_of, strict=True):
+            if role == "p":
+                fixed.append(load(ref, aval, jnp.zeros((1, 1), jnp.int32), 1, None))
+            elif role == "i":
+                fixed.append(load(ref, aval, row * math.prod(aval.shape), 1, row < m))
 
-        def body(k: Any, acc: list[jax.Array]) -> list[jax.Array]:
-            j = (blocks - 1 - k) * columns + jnp.arange(columns, dtype=jnp.int32)
-            inside = j < n
-            own = [
-                load(r, a, ref, j, inside) if r == "j" else f
-                for r, a, ref, f in zip(roles, avals, refs_of, fixed, strict=True)
-            ]
-            values = [v[None] for v in evaluate(desc.pair.jaxpr, own, ARITHMETIC)]
-            index = tiles((1,), [lax.expand_dims(j, (0,)).astype(desc.index_dtype)])
-            new = flatten(evaluate(traced.fold(1), [*tiled(acc), *values, index], ARITHMETIC), shape)
-            keep = lax.broadcast_in_dim(inside, shape, (1,))
+        def blocks_of(fold: Fold, before: dict[int, Any], block: Any, acc: Any, mask: bool) -> list[jax.Array]:
+            """Fold consecutive blocks, the first of which is given."""
+            own, indices, inside = [], [], None
+            for u in range(len(fold.blocks)):
+                start = (block + u) * columns
+                j = start + lane
+                inside = j < n if mask else None
+                own.append(
+                    [
+                        load(ref, a, start * math.prod(a.shape) + lane, columns, inside)
+                        for (r, a), ref in zip(kinds, refs_of, strict=True)
+                        if r == "j"
+                    ]
+                )
+                indices.append(j.astype(desc.index_dtype))
+            new = fold(before, own, indices, acc, shape)
+            if inside is None:
+                return new
+            keep = lax.broadcast_in_dim(inside, shape, (0, 1))
             return [lax.select(keep, a, b) for a, b in zip(new, acc, strict=True)]
 
-        neutral = flatten(evaluate(traced.init, [], ARITHMETIC), shape)
-        acc = lax.fori_loop(0, blocks, body, neutral)
+        acc = monoid.neutral(shape)
+        part = pl.program_id(1)
+        if self.rest:
+            single = Fold(desc, traced, 1, plan.assembly)
+            known = single.before(fixed)
+            last = self.rest  # they belong to the last part (a selection between 1 and 0 would be lowered as a boolean)
+            if self.splits > 1:
+                last = self.rest * jnp.maximum(part - (self.splits - 2), 0)
+            step = lambda k, acc: blocks_of(single, known, self.blocks - 1 - k, acc, True)  # noqa: E731
+            acc = lax.fori_loop(0, last, step, acc)
+        if self.chunks:
+            whole = Fold(desc, traced, plan.unroll, plan.assembly)
+            before = whole.before(fixed)
+
+            def walk(first: Any, steps: Any, acc: list[jax.Array]) -> list[jax.Array]:
+                def step(k: Any, acc: list[jax.Array]) -> list[jax.Array]:
+                    return blocks_of(whole, before, (first + steps - 1 - k) * plan.unroll, acc, False)
+
+                return lax.fori_loop(0, steps, step, acc)
+
+            acc = self._walk(walk, part, acc, shape)
+        here = row < m
         if desc.over == "ij":
-            keep = lax.broadcast_in_dim(here, shape, (0,))
-            acc = [lax.select(keep, a, b) for a, b in zip(acc, neutral, strict=True)]
-        acc = _merge_halves(merge, acc, 1)
+            keep = lax.broadcast_in_dim(here, shape, (0, 1))
+            acc = [lax.select(keep, a, b) for a, b in zip(acc, monoid.neutral(shape), strict=True)]
+        acc = self._merged(acc, 1)
         if desc.over == "ij":
-            for ref, value in zip(outs, _merge_halves(merge, acc, 0), strict=True):
-                plt.store(ref.at[pl.program_id(0)], value)
+            at = part * self.programs + pl.program_id(0)
+            for ref, value in zip(outs, self._merged(acc, 0), strict=True):
+                plt.store(ref.at[at], value)
             return
-        results = evaluate(traced.finalize, tiled(acc), ARITHMETIC)
-        refs_out = list(outs)
-        for array, aval in zip(results, traced.out_avals, strict=True):
-            if array.size:
-                ref = refs_out.pop(0)
-                for k, value in enumerate(array.ravel()):
-                    value = jnp.asarray(broadcast_tile(value, (rows,))).astype(aval.dtype)
-                    plt.store(ref.at[i * array.size + k], value, mask=here)
+        i = first_row + jnp.arange(rows, dtype=jnp.int32)
+        if self.parts:
+            for ref, value in zip(outs, acc, strict=True):
+                plt.store(ref.at[part * m + i], value, mask=i < m)
+            return
+        for features in monoid.finalize(acc, (rows,)):
+            if features:
+                ref = outs.pop(0)
+                for k, value in enumerate(features):
+                    plt.store(ref.at[i * len(features) + k], value, mask=i < m)
 
-    if desc.over == "ij":
-        # One accumulator for each program, merged by XLA afterwards.
-        out_shape = [
-            jax.ShapeDtypeStruct((programs,), computing(a.dtype))
-            for a, size in zip(traced.acc_avals, sizes, strict=True)
-            for _ in range(size)
-        ]
-    else:
-        out_shape = [
-            jax.ShapeDtypeStruct((m * size,), a.dtype)
-            for a, size in zip(traced.out_avals, out_sizes, strict=True)
-            if size
-        ]
+    def _walk(self, walk: Any, part: Any, acc: list[jax.Array], shape: tuple[int, int]) -> list[jax.Array]:
+        """All steps of this part of j, from the last to the first (see `Reduction.fold`)."""
+        per = -(-self.chunks // self.splits)
+        start: Any = 0
+        steps: Any = self.chunks
+        if self.splits > 1:
+            start = part * per
+            steps = jnp.minimum(per, self.chunks - start)
+        group = self.plan.group
+        if per <= group or not self.desc.reduction.rounds:
+            return walk(start, steps, acc)
+        # A float32 sum of many terms is summed by groups: the error grows with their size, not with n.
+        groups = -(-per // group)
 
-    def whole(s: tuple[int, ...]) -> Any:
-        return pl.BlockSpec(s, lambda _: (0,) * len(s))
+        def body(k: Any, acc: list[jax.Array]) -> list[jax.Array]:
+            first = start + (groups - 1 - k) * group
+            own = jnp.clip(start + steps - first, 0, group)
+            return self.monoid.merge(walk(first, own, self.monoid.neutral(shape)), acc)
 
-    call = pl.pallas_call(
-        kernel,
-        out_shape=out_shape,
-        grid=(programs,),
-        in_specs=[whole(x.shape) for x in flat],
-        out_specs=[whole(s.shape) for s in out_shape],
-        compiler_params=plt.CompilerParams(num_warps=plan.warps, num_stages=plan.stages),
-        interpret=plan.interpret,
-        name="lazyjax",
-    )
-    outs = list(call(*flat))
-    if desc.over == "ij":
-        total = tree_merge(merge, [o[:, None] for o in outs])
-        scalars = [t.reshape(()) for t in total]
-        results = evaluate(traced.finalize, tiled(scalars), ARITHMETIC)
-        return [
-            jnp.asarray([jnp.asarray(t, a.dtype) for t in r.ravel()], a.dtype).reshape(a.shape)
-            for r, a in zip(results, traced.out_avals, strict=True)
-        ]
-    return [
-        outs.pop(0).reshape(m, *a.shape) if size else jnp.zeros((m, *a.shape), a.dtype)
-        for a, size in zip(traced.out_avals, out_sizes, strict=True)
-    ]
+        return lax.fori_loop(0, groups, body, acc)
 
-
-def _merge_halves(merge: Any, acc: list[jax.Array], axis: int) -> list[jax.Array]:
-    """Merge along an axis of a tile; it halves because Triton splits tiles only in two."""
-    size = acc[0].shape[axis]
-    while size > 1:
-        size //= 2
-        parts = [lax.split(x, (size, size), axis) for x in acc]
-        acc = merge([p[0] for p in parts], [p[1] for p in parts])
-    return [lax.reshape(x, tuple(np.delete(x.shape, axis))) for x in acc]
+    def _merged(self, acc: list[jax.Array], axis: int) -> list[jax.Array]:
+        """Merged along an axis of a tile, which goes."""
+        if self.desc.reduction.adds:
+            return [jnp.sum(x, axis) for x in acc]
+        return merge_along(self.monoid.merge, acc, axis)

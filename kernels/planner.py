@@ -136,7 +136,7 @@ def _tiles(desc: Description, kernel: str, cost: int | str, platform: str) -> An
     if kernel == "xla":
         return plan_xla(desc, cost, platform)
     if kernel == "pallas-triton":
-        return pallas_triton.plan(desc, interpret=platform not in GPU)
+        return pallas_triton.plan(desc, platform)
     if kernel == "triton-ir":
         return triton_ir.plan(desc)
     return None

@@ -82,6 +82,14 @@ class Arithmetic:
         shape = np.broadcast_shapes(*(np.shape(t) for t in operands))
         return fn(*(broadcast_tile(t, shape) for t in operands))
 
+    def total(self, name: str, fn: Callable[[Any, Any], Any], items: Sequence[Any]) -> Any:
+        """All items merged by an associative function of two, pairwise: shorter chains, smaller rounding errors."""
+        items = list(items)
+        while len(items) > 1:
+            pairs = [self.apply(name, fn, a, b) for a, b in zip(items[::2], items[1::2], strict=False)]
+            items = pairs + items[len(items) - len(items) % 2 :]
+        return items[0]
+
 
 EXACT = Arithmetic()
 
@@ -94,6 +102,7 @@ class Step:
     params: dict[str, Any]
     shape: tuple[int, ...]
     dtype: np.dtype
+    operand_dtypes: tuple[np.dtype, ...]
     arithmetic: Arithmetic
 
     @property
@@ -108,12 +117,8 @@ def _is_constant(tile: Any) -> bool:
     return isinstance(tile, np.generic | np.ndarray)
 
 
-def _tree(eqn: Step, fn: Callable[[Any, Any], Any], items: list[Any]) -> Any:
-    """Pairwise: shorter chains for the compiler, smaller rounding errors."""
-    while len(items) > 1:
-        pairs = [eqn.apply(fn.__name__, fn, a, b) for a, b in zip(items[::2], items[1::2], strict=False)]
-        items = pairs + items[len(items) - len(items) % 2 :]
-    return items[0]
+def _total(eqn: Step, fn: Callable[[Any, Any], Any], items: Sequence[Any]) -> Any:
+    return eqn.arithmetic.total(fn.__name__, fn, items)
 
 
 def _reduce(fn: Callable[[Any, Any], Any], neutral: Callable[[np.dtype], Any]) -> Callable[..., Tiles]:
@@ -121,7 +126,7 @@ def _reduce(fn: Callable[[Any, Any], Any], neutral: Callable[[np.dtype], Any]) -
         axes = eqn.params["axes"]
         kept = [a for a in range(x.ndim) if a not in axes]
         rows = np.transpose(x, (*kept, *axes)).reshape(math.prod(x.shape[a] for a in kept), -1)
-        out = [_tree(eqn, fn, list(r)) if len(r) else neutral(eqn.dtype) for r in rows]
+        out = [_total(eqn, fn, list(r)) if len(r) else neutral(eqn.dtype) for r in rows]
         return tiles([x.shape[a] for a in kept], out)
 
     return rule
@@ -137,10 +142,9 @@ def _arg_reduce(better: Callable[[Any, Any], Any]) -> Callable[..., Tiles]:
             best, where = row[0], dtype.type(0)
             for k, value in enumerate(row[1:], 1):
                 beats = lambda v, b: better(v, b) | ((v != v) & (b == b))  # noqa: E731 (NaN first, as jnp)
-                wins = eqn.apply("lt", beats, value, best)
-                best = eqn.apply("select_n", lambda c, v, b: lax.select_n(c, b, v), wins, value, best)
-                newer = lambda c, w, k=k: lax.select_n(c, w, lax.full_like(w, k))  # noqa: E731
-                where = eqn.apply("select_n", newer, wins, where)
+                wins = eqn.apply("beats", beats, value, best)
+                best = eqn.apply("select_n", lax.select_n, wins, best, value)
+                where = eqn.apply("select_n", lax.select_n, wins, where, dtype.type(k))
             out.append(where)
         return tiles(moved.shape[:-1], out)
 
@@ -174,14 +178,17 @@ def _dot_general(eqn: Step, a: Tiles, b: Tiles) -> Tiles:
 
     a3, batch, free_a = split(a, ca, ba)
     b3, _, free_b = split(b, cb, bb)
-    cast = lambda t: lax.convert_element_type(t, dtype)  # noqa: E731
+    convert = functools.partial(lax.convert_element_type, new_dtype=dtype)
+
+    def cast(k: int, t: Any) -> Any:
+        return eqn.apply("convert_element_type", convert, t) if eqn.operand_dtypes[k] != dtype else t
+
     out = []
     for k in range(a3.shape[0]):
         for row in a3[k]:
             for column in b3[k]:
-                product = lambda p, q: cast(p) * cast(q)  # noqa: E731
-                terms = [eqn.apply("mul", product, p, q) for p, q in zip(row, column, strict=True)]
-                out.append(_tree(eqn, lax.add, terms) if terms else np.zeros((), dtype)[()])
+                terms = [eqn.apply("mul", lax.mul, cast(0, p), cast(1, q)) for p, q in zip(row, column, strict=True)]
+                out.append(_total(eqn, lax.add, terms) if terms else np.zeros((), dtype)[()])
     return tiles([*batch, *free_a, *free_b], out)
 
 
@@ -374,7 +381,8 @@ def _step(eqn: Any, arithmetic: Arithmetic) -> Step:
     params = dict(eqn.params)
     if "new_dtype" in params:
         params["new_dtype"] = arithmetic.dtype(params["new_dtype"])
-    return Step(eqn.primitive, params, tuple(aval.shape), arithmetic.dtype(aval.dtype), arithmetic)
+    read = tuple(arithmetic.dtype(v.aval.dtype) for v in eqn.invars)
+    return Step(eqn.primitive, params, tuple(aval.shape), arithmetic.dtype(aval.dtype), read, arithmetic)
 
 
 def _run(step: Step, operands: list[Tiles]) -> Tiles | list[Tiles]:

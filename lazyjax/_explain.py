@@ -65,11 +65,26 @@ class Explained:
             f"  arguments  {arguments}",
             f"  kernel     {p.kernel} on {p.platform}" + (f" ({reason})" if reason else ""),
             *(f"  tiles      {t}" for t in _tiles(p.tiles)),
+            *(f"  {line}" for line in _predicted(p.tiles, d.precision)),
             f"  flops      {flops}",
             f"  bytes      {self.bytes:.3g} read and written; all pairs would take {self.dense_bytes:.3g}",
         ]
         lines += [f"  refused    {kernel}: {why}" for kernel, why in p.refused]
         return "\n".join(lines)
+
+
+# What a model says of a GPU kernel, which has never been measured.
+_PREDICTED = ("registers", "instructions", "bound", "chip")
+
+
+def _predicted(tiles: Any, precision: str) -> list[str]:
+    if not getattr(tiles, "registers", 0):
+        return []
+    return [
+        f"precision  {precision}",
+        f"predicted  {tiles.registers} registers, {tiles.instructions} instructions for each pair",
+        f"bound      {tiles.bound:.2g} pairs per second at most on {tiles.chip}, by the model: nothing was measured",
+    ]
 
 
 def _tiles(tiles: Any) -> list[str]:
@@ -82,7 +97,7 @@ def _tiles(tiles: Any) -> list[str]:
     shown = {
         f.name: getattr(tiles, f.name)
         for f in dataclasses.fields(tiles)
-        if f.name not in ("reason", "kept") and getattr(tiles, f.name) != f.default
+        if f.name not in ("reason", "kept", *_PREDICTED) and getattr(tiles, f.name) != f.default
     }
     kept = getattr(tiles, "kept", None)
     counts = {f.name: len(getattr(kept, f.name)) for f in dataclasses.fields(kept)} if kept is not None else {}

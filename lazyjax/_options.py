@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -68,17 +68,18 @@ class Options(NamedTuple):
     keepdims: bool
     accumulation: Accumulation
     ranges: Any = OWN  # None: all pairs; or six arrays
+    precision: Literal["fast", "exact"] = "fast"
 
 
 _REFUSED = {
     "device_id": "move the data with jax.device_put(x, jax.devices()[k])",
     "out": "JAX arrays are immutable: use the returned array",
-    "use_fast_math": "the instructions of a kernel are chosen by its backend",
 }
 
 # The defaults of KeOps, which ask for nothing.
-_DEFAULTS = {"device_id": None, "out": None, "use_fast_math": True}
+_DEFAULTS = {"device_id": None, "out": None}
 _SCHEMES = ("auto", "direct_sum", "block_sum", "kahan_scheme")
+_PRECISIONS = ("fast", "exact")
 _ACCUMULATORS = ("float32", "float64")
 
 
@@ -89,13 +90,14 @@ def read_options(options: dict[str, Any], method: str, reduction: Any) -> Option
     backend, keepdims = options.pop("backend", None), options.pop("keepdims", True)
     ranges = options.pop("ranges", OWN)
     dtype = options.pop("dtype_acc", "auto")
+    precision = _precision(options.pop("precision", None), options.pop("use_fast_math", None), method)
     double, scheme = options.pop("use_double_acc", False), options.pop("sum_scheme", "auto")
     for name, value in options.items():
         if name in _DEFAULTS and type(value) is type(_DEFAULTS[name]) and value == _DEFAULTS[name]:
             continue
         hint = _REFUSED.get(name)
         if hint is None:
-            known = "axis, dim, backend, keepdims, call, ranges, dtype_acc, use_double_acc, sum_scheme"
+            known = "axis, dim, backend, keepdims, call, ranges, dtype_acc, use_double_acc, sum_scheme, precision, use_fast_math"
             raise TypeError(f"{method}: unknown option {name!r}; the options are {known}.")
         raise TypeError(
             f"{method}: the option {name}={value if isinstance(value, str) else show(value)} is not available; {hint}."
@@ -113,7 +115,25 @@ def read_options(options: dict[str, Any], method: str, reduction: Any) -> Option
             f"{', '.join(map(repr, KERNELS))}. The device is that of the data: move it with jax.device_put."
         )
     ranges = ranges if ranges is OWN else checked_form(ranges, method)
-    return Options(backend, keepdims, _accumulation(dtype, double, scheme, method, reduction), ranges)
+    return Options(backend, keepdims, _accumulation(dtype, double, scheme, method, reduction), ranges, precision)
+
+
+def _precision(precision: Any, fast_math: Any, method: str) -> Literal["fast", "exact"]:
+    """Of the option `precision` and of KeOps' name for it, which must agree."""
+    if precision is not None and (not isinstance(precision, str) or precision not in _PRECISIONS):
+        shown = repr(precision) if isinstance(precision, str) else show(precision)
+        raise ValueError(
+            f"{method}: precision={shown}, expected 'fast' (GPU kernels may use approximate instructions) or 'exact'."
+        )
+    if fast_math is not None and not isinstance(fast_math, bool):
+        raise TypeError(
+            f"{method}: use_fast_math={show(fast_math)}, expected True (precision='fast') or False (precision='exact')."
+        )
+    if None not in (precision, fast_math) and (precision == "fast") != fast_math:
+        raise ValueError(
+            f"{method}: precision={precision!r} and use_fast_math={fast_math} contradict each other; give one."
+        )
+    return "exact" if precision == "exact" or fast_math is False else "fast"
 
 
 def _accumulation(dtype: Any, double: Any, scheme: Any, method: str, reduction: Any) -> Accumulation:

@@ -84,7 +84,8 @@ class Reductions(Extrema, Exponentials):
         if which == "ij" and selects:
             reduction = OverBoth(reduction)
         drop = isinstance(reduction, KSmallest) or not settings.keepdims
-        return reduce_tensors(tensors, reduction, which, settings.backend, pick, drop, ranges)  # type: ignore[arg-type]
+        owners: Any = tensors
+        return reduce_tensors(owners, reduction, which, settings.backend, pick, drop, ranges, settings.precision)
 
     def sum(self, axis: Any = None, *, dim: Any = None, **options: Any) -> Any:
         """The sum over the features (lazily, the default), over i, over j, or over both.
@@ -102,6 +103,8 @@ class Reductions(Extrema, Exponentials):
                 dtype_acc: "auto", "float32" or "float64", the dtype of the accumulator; use_double_acc=True is
                     "float64".
                 backend: None or "auto", the choice of the planner; or the name of a kernel, see `explain`.
+                precision: "fast" lets GPU kernels use approximate instructions of float32, "exact" does not; on the CPU
+                    both are the same. KeOps' use_fast_math says the same by True and False.
                 ranges: the pairs that are kept, block by block, see the property `ranges`.
                 call: False returns a function of the arrays of symbolic variables, as reductions of these always do.
                 KeOps' enable_chunks changes nothing; its other options work, or an error says what to do instead.

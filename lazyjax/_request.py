@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -33,6 +33,7 @@ class Request(NamedTuple):
     drop: bool  # a feature axis of size 1 is dropped from the results
     pick: Callable[[Sequence[Any]], Any]  # what is returned of the results
     ranges: bool = False  # six arrays follow the data
+    precision: Literal["fast", "exact"] = "fast"
 
 
 @functools.partial(jax.jit, static_argnums=0, inline=True)
@@ -69,7 +70,9 @@ def describe(request: Request, data: Sequence[Any]) -> tuple[Description, list[j
         m, n, ranges = n, m, swapped(ranges)
     sizes = range_sizes(ranges) if request.ranges else None
     over = "ij" if request.axis == "ij" else "j"
-    desc = Description(pair, tuple(roles), request.reduction, m, n, tuple(batch), over, request.backend, sizes)
+    desc = Description(
+        pair, tuple(roles), request.reduction, m, n, tuple(batch), over, request.backend, sizes, request.precision
+    )
     return desc, [*args, *ranges]
 
 
@@ -81,6 +84,7 @@ def reduce_tensors(
     pick: Callable[[Sequence[Any]], Any],
     drop: bool = False,
     ranges: Ranges | None = None,
+    precision: Literal["fast", "exact"] = "fast",
 ) -> Any:
     """One reduction of the values of one pair, given as LazyTensors that share their axes.
 
@@ -97,7 +101,7 @@ def reduce_tensors(
             sizes = common_sizes(sizes, t._sizes, type(reduction).__name__)
         leaves, code, data, numbers = join([t._operand() for t in tensors])
         tape, nodes = Tape(leaves, tuple(code)), tuple(numbers)
-    request = Request(tape, nodes, reduction, axis, backend, drop, pick, ranges is not None)
+    request = Request(tape, nodes, reduction, axis, backend, drop, pick, ranges is not None, precision)
     return _run(request, *data, *(ranges or ()))
 
 

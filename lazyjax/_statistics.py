@@ -248,5 +248,6 @@ class OverBoth(Composite):
         (value,) = desc.pair.out_avals
         tape = Tape((Leaf("j", len(value.shape), "rows"),), ())
         same = pair_function(tape, (-1,), (jax.ShapeDtypeStruct(value.shape, rows.dtype),))
-        (out,) = reduce(Description(same, ("j",), self.inner, 1, desc.m, desc.batch, "j", desc.backend), [rows])
+        new = Description(same, ("j",), self.inner, 1, desc.m, desc.batch, "j", desc.backend, precision=desc.precision)
+        (out,) = reduce(new, [rows])
         return [out.reshape(*desc.batch, *value.shape)]

@@ -82,6 +82,9 @@ def sort_clusters(x: Any, lab: Any) -> tuple[Any, jax.Array]:
     Returns:
         (x sorted, an array, a tuple or a list as it came; labels sorted, (M,)).
 
+    Raises:
+        TypeError, ValueError: for labels that are no integers (M,), or not as many as points.
+
     Example:
         >>> import jax.numpy as jnp
         >>> from lazyjax.cluster import sort_clusters
@@ -139,6 +142,9 @@ def cluster_centroids(x: Any, lab: Any, Nlab: Any = None, weights: Any = None, w
 
     Returns:
         (C, D), in the dtype of x and the weights; NaN for a cluster without points, or of weight 0.
+
+    Raises:
+        TypeError, ValueError: for arrays of other shapes and dtypes; where `lab` is traced and Nlab is not given.
 
     Example:
         >>> import jax.numpy as jnp
@@ -245,7 +251,16 @@ def from_matrix(ranges_i: Any, ranges_j: Any, keep: Any) -> Ranges:
 
 
 def swap_axes(ranges: Any) -> Ranges | None:
-    """The ranges of the transposed formula: i and j exchanged; None stays None.
+    """The ranges of the transposed formula: i and j exchanged.
+
+    Args:
+        ranges: six integer arrays, see `LazyTensor.ranges`; or None.
+
+    Returns:
+        The last three, then the first three; None of None.
+
+    Raises:
+        TypeError, ValueError: for anything else.
 
     Example:
         >>> from lazyjax.cluster import from_matrix, swap_axes

@@ -13,6 +13,7 @@ from jax.extend.core import Literal
 
 from lazyjax.kernels import Description, Selection, dense, pallas_triton, planner, xla
 from lazyjax.kernels.planner import XlaPlan
+from lazyjax.kernels.triton_plan import TritonPlan
 
 Run = Callable[[Description, Sequence[jax.Array]], Sequence[jax.Array]]
 
@@ -44,12 +45,12 @@ def on_xla(plan: XlaPlan) -> Run:
     return lambda desc, args: xla.lower(desc, plan)(*args)
 
 
-def on_pallas(block_i: int, block_j: int) -> Run:
+def on_pallas(**tiles: int) -> Run:
     """The GPU kernel, interpreted on the CPU."""
 
     def run(desc: Description, args: Sequence[jax.Array]) -> Sequence[jax.Array]:
         assert pallas_triton.supports(desc, "cuda") is None
-        return pallas_triton.lower(desc, pallas_triton.TritonPlan(block_i, block_j, interpret=True))(*args)
+        return pallas_triton.lower(desc, TritonPlan(interpret=True, **tiles))(*args)
 
     return run
 
@@ -85,5 +86,5 @@ RUNS: dict[str, Run] = {
     "block, whole": on_xla(XlaPlan("block", tile_i=64, tile_j=64)),
     "groups": on_groups,
     "as planned for many pairs": on_planned,
-    "pallas-triton, interpreted": on_pallas(16, 32),
+    "pallas-triton, interpreted": on_pallas(block_i=16, block_j=64),
 }

@@ -265,7 +265,6 @@ def test_indices_raise_indexerror(misuse):
 REFUSED = {
     "device_id": (0, r"jax\.device_put\(x, jax\.devices\(\)\[k\]\)"),
     "out": (x, r"use the returned array"),
-    "use_fast_math": (False, r"chosen by its backend"),
 }
 
 
@@ -296,7 +295,8 @@ def test_options_that_change_nothing_are_accepted():
     total = K.sum(axis=1)
     for options in ({"enable_chunks": False}, {"backend": "auto"}, {"backend": None}, {"out": None}, {"ranges": None},
                     {"device_id": None}, {"dtype_acc": "auto"}, {"use_double_acc": False}, {"sum_scheme": "auto"},
-                    {"use_fast_math": True}, {"call": True}, {"keepdims": True}, {"sum_scheme": "block_sum"}):  # fmt: skip
+                    {"use_fast_math": True}, {"use_fast_math": False}, {"precision": "fast"},
+                    {"precision": "exact"}, {"call": True}, {"keepdims": True}, {"sum_scheme": "block_sum"}):  # fmt: skip
         np.testing.assert_array_equal(K.sum(axis=1, **options), total)
 
 
@@ -313,6 +313,15 @@ def test_accumulators_in_double_need_x64():
         for options in ({"dtype_acc": "float64"}, {"dtype_acc": np.float64}, {"use_double_acc": True}):
             with pytest.raises(ValueError, match=r"needs float64.*jax_enable_x64.*sum_scheme='kahan_scheme'"):
                 K.sum(axis=1, **options)
+
+
+def test_precision_is_fast_or_exact():
+    with pytest.raises(ValueError, match=r"sum: precision='high', expected 'fast' \(.*\) or 'exact'"):
+        K.sum(axis=1, precision="high")
+    with pytest.raises(TypeError, match=r"sum: use_fast_math=int 0, expected True \(precision='fast'\) or False"):
+        K.sum(axis=1, use_fast_math=0)
+    with pytest.raises(ValueError, match=r"precision='fast' and use_fast_math=False contradict each other; give one"):
+        K.sum(axis=1, precision="fast", use_fast_math=False)
 
 
 def test_a_lifted_function_cannot_be_pickled():

@@ -22,8 +22,7 @@ from .test_operations import SMOOTH, TABLE, N, Row, dense_values, draws, grouped
 # What Triton has no instruction for, and why. Everything else runs there.
 NOT_ON_TRITON = {
     "real2complex": "complex", "imag2complex": "complex", "exp1j": "complex", "real": "complex", "imag": "complex",
-    "conj": "complex", "angle": "complex", "erf": "erf", "erfc": "erfc", "lgamma": "lgamma", "digamma": "digamma",
-    "round": "round", "floor_divide": "round",
+    "conj": "complex", "angle": "complex",
 }  # fmt: skip
 
 

@@ -1,0 +1,76 @@
+"""Machine instructions of GPU kernels for each pair, counted without a GPU:
+
+    JAX_PLATFORMS=cpu python -m bench.gpu_instructions
+
+Every formula is compiled ahead of time by XLA's own compiler for a chip that is only described, and assembled; what is
+counted is the inner loop of the machine code.  Beside it stands KeOps: its generated CUDA, compiled by nvcc 13 with
+fast math for sm_90.  A count is no time: nothing here runs on a GPU.
+
+Needs the packages of the extra gpu-checks and the CUDA plugin of JAX (see pyproject.toml), and a clone: the compiler's
+side of it is that of the tests, `tests.gpu`.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from lazyjax import Vi, Vj, explain
+
+M = N = 1 << 16
+
+
+def gaussian(x: Any, y: Any, b: Any) -> Any:
+    return (-Vi(x).sqdist(Vj(y))).exp() @ b
+
+
+def gradient(x: Any, y: Any, b: Any, cotangent: Any) -> Any:
+    return jax.vjp(lambda x: gaussian(x, y, b), x)[1](cotangent)[0]
+
+
+# Name: formula, its features, which other arguments it has (of j, of i), KeOps' count.
+FORMULAS: dict[str, tuple[Callable[..., Any], int, str, float | None]] = {
+    "Gaussian sum, D = 3": (gaussian, 3, "j", 11.5),
+    "Gaussian sum, D = 10": (gaussian, 10, "j", 29.4),
+    "Laplacian sum, D = 3": (lambda x, y, b: (-Vi(x).sqdist(Vj(y)).sqrt()).exp() @ b, 3, "j", 12.5),
+    "x-gradient of the Gaussian sum, D = 3": (gradient, 3, "ji", 20.5),
+    "logsumexp of -sqdist, D = 3": (lambda x, y: (-Vi(x).sqdist(Vj(y))).logsumexp(axis=1), 3, "", 19.5),
+    "argmin of sqdist, D = 3": (lambda x, y: Vi(x).sqdist(Vj(y)).argmin(axis=1), 3, "", None),
+}
+
+
+def main() -> None:
+    from tests.gpu.chips import CHIPS
+    from tests.gpu.compiling import compile_for, lower_for
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="", help="count the formulas whose name contains this")
+    parser.add_argument("--opcodes", action="store_true", help="print what the instructions are")
+    options = parser.parse_args()
+    print(f"jax {jax.__version__}, float32, M = N = {N}\n")
+    print("| formula | chip | instructions per pair | KeOps, sm_90 | registers | predicted | bytes spilled |")
+    print("|---|---|---:|---:|---:|---:|---:|")
+    for name, (f, d, others, keops) in FORMULAS.items():
+        if options.only not in name:
+            continue
+        sizes = [(M, d), (N, d), *({"i": (M, 1), "j": (N, 1)}[role] for role in others)]
+        args = [jax.ShapeDtypeStruct(s, jnp.float32) for s in sizes]
+        tiles = explain(f, *args, platform="cuda")[-1].plan.tiles
+        for chip in CHIPS:
+            kernel = compile_for(chip, lower_for(chip, f, *args)).kernels[-1]
+            loop = kernel.assembled.loops[-1]  # the shortest one, which no other is in
+            row = [
+                name, chip.name, f"{len(loop) / tiles.pairs:.2f}", "" if keops is None else f"{keops:g}",
+                kernel.assembled.registers, tiles.registers, kernel.assembled.spilled,
+            ]  # fmt: skip
+            print("| " + " | ".join(map(str, row)) + " |", flush=True)
+            if options.opcodes:
+                print(", ".join(f"{o} {n / tiles.pairs:.2f}" for o, n in loop.opcodes.most_common()), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,125 @@
+"""What a GPU kernel computes for every pair: the pair function and the fold, rearranged, then emitted tile by tile."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from . import composites
+from .description import Description
+from .expression import PAIR, READS, J, Program, Recorder
+from .reduction import TracedReduction
+from .scalarize import Arithmetic, Tiles, broadcast_tile, evaluate, tiles
+
+
+def computing(dtype: Any) -> np.dtype:
+    """float16 and bfloat16 are computed in float32: most functions do not compile below it."""
+    dtype = np.dtype(dtype)
+    return np.dtype(np.float32) if dtype.itemsize == 2 and dtype.kind in "fV" else dtype
+
+
+class _Plain(Arithmetic):
+    """What stands outside the loop: no rearrangement, but no function that Triton lacks."""
+
+    def apply(self, name: str, fn: Any, *operands: Any) -> Any:
+        return super().apply(name, composites.replaced(name, fn), *operands)
+
+
+ARITHMETIC = _Plain(computing)
+
+
+class Fold:
+    """Absorbs `length` blocks of j into an accumulator of tiles.
+
+    Arguments are nodes while this is built, and tiles when it is called; an accumulator is a flat list, one tile for
+    every feature of every leaf.
+    """
+
+    def __init__(self, desc: Description, traced: TracedReduction, length: int, assembly: bool):
+        recorder = Recorder(computing, approximate=desc.precision == "fast")
+        self.fixed: list[list[Any]] = []  # arguments of roles i and p, in order
+        self.blocks: list[list[list[Any]]] = [[] for _ in range(length)]  # those of role j, for each block
+        values = []
+        fixed: list[Tiles] = []
+        for role, aval in zip(desc.roles, desc.pair.in_avals, strict=True):
+            own = self._nodes(recorder, aval, READS[role]) if role != "j" else []
+            fixed.append(tiles(aval.shape, own) if role != "j" else np.empty(0, object))
+            if role != "j":
+                self.fixed.append(own)
+        for u in range(length):
+            args = []
+            for role, aval, given in zip(desc.roles, desc.pair.in_avals, fixed, strict=True):
+                if role == "j":
+                    own = self._nodes(recorder, aval, J)
+                    self.blocks[u].append(own)
+                    given = tiles(aval.shape, own)
+                args.append(given)
+            values.append(evaluate(desc.pair.jaxpr, args, recorder))
+        self.indices = [recorder.argument(desc.index_dtype, J) for _ in range(length)]
+        self.acc = [
+            recorder.argument(computing(a.dtype), PAIR) for a in traced.acc_avals for _ in range(math.prod(a.shape))
+        ]
+        stacked = [np.stack(v) for v in zip(*values, strict=True)]
+        index = tiles((length,), self.indices)
+        outs = evaluate(traced.fold(length), [*tiled(traced, self.acc), *stacked, index], recorder)
+        flat = [recorder.plain(t) for a in outs for t in a.ravel()]
+        self.program = Program(flat, assembly)
+
+    @staticmethod
+    def _nodes(recorder: Recorder, aval: Any, reads: int) -> list[Any]:
+        return [recorder.argument(computing(aval.dtype), reads) for _ in range(math.prod(aval.shape))]
+
+    def before(self, fixed: Sequence[Sequence[Any]]) -> dict[int, Any]:
+        """What is known of i and the parameters alone, by place."""
+        given = {
+            n.place: t for own, args in zip(self.fixed, fixed, strict=True) for n, t in zip(own, args, strict=True)
+        }
+        return self.program.before(given)
+
+    def __call__(
+        self, before: dict[int, Any], blocks: Sequence[Any], indices: Sequence[Any], acc: Sequence[Any], shape: Any
+    ) -> list[jax.Array]:
+        values = dict(before)
+        for nodes, args in zip(self.blocks, blocks, strict=True):
+            values |= {n.place: t for own, a in zip(nodes, args, strict=True) for n, t in zip(own, a, strict=True)}
+        values |= {n.place: t for n, t in zip(self.indices, indices, strict=True)}
+        values |= {n.place: t for n, t in zip(self.acc, acc, strict=True)}
+        return [jnp.asarray(broadcast_tile(t, shape)) for t in self.program.results(values)]
+
+
+def tiled(traced: TracedReduction, flat: Sequence[Any]) -> list[Tiles]:
+    """A flat accumulator as the arrays of tiles that the jaxprs of a reduction read."""
+    sizes = [math.prod(a.shape) for a in traced.acc_avals]
+    cuts = np.cumsum([0, *sizes])
+    return [tiles(a.shape, list(flat[lo:hi])) for a, lo, hi in zip(traced.acc_avals, cuts[:-1], cuts[1:], strict=True)]
+
+
+class Accumulators:
+    """The monoid on flat accumulators."""
+
+    def __init__(self, traced: TracedReduction):
+        self.traced = traced
+
+    def neutral(self, shape: tuple[int, ...]) -> list[jax.Array]:
+        return self._flat(evaluate(self.traced.init, [], ARITHMETIC), shape)
+
+    def merge(self, a: Sequence[jax.Array], b: Sequence[jax.Array]) -> list[jax.Array]:
+        out = evaluate(self.traced.merge, [*tiled(self.traced, a), *tiled(self.traced, b)], ARITHMETIC)
+        return self._flat(out, np.shape(a[0]))
+
+    def finalize(self, acc: Sequence[jax.Array], shape: tuple[int, ...]) -> list[list[jax.Array]]:
+        """For every result the tiles of its features."""
+        out = evaluate(self.traced.finalize, tiled(self.traced, acc), ARITHMETIC)
+        return [
+            [jnp.asarray(broadcast_tile(t, shape), a.dtype) for t in r.ravel()]
+            for r, a in zip(out, self.traced.out_avals, strict=True)
+        ]
+
+    @staticmethod
+    def _flat(arrays: Sequence[Tiles], shape: tuple[int, ...]) -> list[jax.Array]:
+        return [jnp.asarray(broadcast_tile(t, shape)) for a in arrays for t in a.ravel()]

@@ -1,0 +1,187 @@
+"""Tiles of the GPU kernel, from what a formula holds in registers: one model, which `explain` prints.
+
+A thread holds R rows: their numbers of i, their accumulators and what one pair takes meanwhile stay in registers, and
+each number of j that it loads serves R pairs.  More rows mean fewer instructions for a pair and more registers, and
+fewer warps that hide each other's waits.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import jax
+import numpy as np
+
+from .description import Description
+from .reduction import TracedReduction
+from .triton_body import Fold, computing
+
+LANES = 32  # threads of a warp
+# Registers of a thread: what a program should take, so that three programs of four warps share a multiprocessor, and
+# what one may take (255 is the limit of the machine; the rest is for addresses and what the model does not see).
+PREFERRED, LIMIT = 152, 208
+# Registers of addresses, counters and of what the compiler keeps in flight.
+OVERHEAD = 28
+# Registers of each of the pairs for which the compiler interleaves a function of many instructions.
+CALLED = 8
+# Instructions of the loop, beyond which it leaves the instruction cache.
+LOOP = 1024
+# Instructions of one step that count, compare, jump and make addresses.
+STEP = 8
+# Steps of the loop that a part of j has at least, where j is split.
+STEPS_OF_A_PART = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """What bounds a kernel: multiprocessors, clock in GHz, and lanes of each multiprocessor by kind of instruction."""
+
+    name: str
+    multiprocessors: int
+    clock: float
+    issue: int = 128
+    floats: int = 128
+    special: int = 16
+    registers: int = 1 << 16
+    shared: int = 100 << 10  # bytes of shared memory of one program, at most
+
+    def pairs_per_second(self, instructions: float, floats: float, special: float) -> float:
+        """An upper bound: every lane busy at every tick, nothing ever waiting."""
+        ticks = max(instructions / self.issue, floats / self.floats, special / self.special)
+        return self.multiprocessors * self.clock * 1e9 / ticks
+
+
+H100 = Chip("H100", 132, 1.98, shared=227 << 10)
+A100 = Chip("A100", 108, 1.41, floats=64, shared=163 << 10)
+CHIPS = (H100, A100)
+DEFAULT = Chip("a GPU like the A100", 108, 1.41, floats=64)
+
+
+def chip() -> Chip:
+    """The chip that a kernel is lowered for, as far as JAX knows it."""
+    device = getattr(jax.sharding.get_abstract_mesh(), "abstract_device", None)
+    kind = getattr(device, "device_kind", None)
+    if kind is None and jax.default_backend() in ("gpu", "cuda", "rocm"):
+        kind = jax.devices()[0].device_kind
+    return next((c for c in CHIPS if kind and c.name in kind), DEFAULT)
+
+
+@dataclasses.dataclass(frozen=True)
+class TritonPlan:
+    """`block_i` by `block_j` pairs at once for each program of `warps` warps, `unroll` blocks of j in the loop."""
+
+    block_i: int
+    block_j: int
+    warps: int = 4
+    stages: int = 1
+    unroll: int = 1
+    group: int = 1024  # steps of the loop that are summed before they meet the total, where merging rounds
+    splits: int = 1  # parts of j that programs of their own walk through
+    assembly: bool = False  # instructions of PTX by name, on CUDA
+    interpret: bool = False  # run by XLA on the CPU, for tests
+    registers: int = 0  # of a thread, as predicted
+    instructions: float = 0  # of a pair, as predicted
+    bound: float = 0  # pairs per second that `chip` cannot exceed by the model
+    chip: str = ""
+
+    @property
+    def pairs(self) -> int:
+        """Pairs of one thread in one step of the loop."""
+        return self.block_i * self.block_j * self.unroll // (LANES * self.warps)
+
+    def __post_init__(self) -> None:
+        # XLA ends the process where this does not hold.
+        for field, value in (("block_i", self.block_i), ("block_j", self.block_j), ("warps", self.warps)):
+            if value < 1 or value & (value - 1):
+                raise ValueError(f"TritonPlan: {field}={value}, expected a power of two.")
+        if self.warps > 32:
+            raise ValueError(f"TritonPlan: warps={self.warps}, expected at most 32, the threads of a block.")
+        if self.block_i * self.block_j > 1 << 20:
+            raise ValueError(f"TritonPlan: block_i * block_j = {self.block_i * self.block_j}, expected at most 2**20.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """What the loop takes with R rows to a thread and U blocks in the loop."""
+
+    rows: int
+    unroll: int
+    registers: int
+    pair: float  # instructions of a pair, of all kinds
+    floats: float
+    special: float
+    nested: bool  # whether steps are summed by groups
+
+
+def model(desc: Description, traced: TracedReduction, fold: Fold, rows: int, unroll: int, group: int) -> Model:
+    own, special, column = fold.program.cost()
+    row, width = fold.program.words()
+    loads = sum(math.prod(a.shape) for a, r in zip(desc.pair.in_avals, desc.roles, strict=True) if r == "j")
+    accumulators = sum(math.prod(a.shape) * words(a.dtype) for a in traced.acc_avals)
+    nested = desc.reduction.rounds and desc.n > LANES * unroll * group
+    registers = rows * (row + accumulators * (1 + nested) + min(width, 2 * unroll + 2)) + loads * unroll + OVERHEAD
+    registers += CALLED * min(rows, 8) if fold.program.calls() else 0
+    pair = own / unroll + (1.25 * loads + column / unroll) / rows + STEP / (rows * unroll)
+    return Model(rows, unroll, registers, pair, (own - special) / unroll, special / unroll, nested)
+
+
+def words(dtype: Any) -> int:
+    return max(1, np.dtype(computing(dtype)).itemsize // 4)
+
+
+def choose(desc: Description, traced: TracedReduction, platform: str) -> TritonPlan:
+    """The rows of a thread and the blocks in the loop that take the fewest instructions for a pair."""
+    group = TritonPlan.group
+    best: Any = None
+    for unroll in (1, 2, 4, 8):
+        if desc.n < LANES * unroll and unroll > 1:
+            break
+        fold, before = Fold(desc, traced, unroll, assembly=False), best
+        for rows in (16, 8, 4, 2, 1):
+            new = model(desc, traced, fold, rows, unroll, group)
+            if rows > 1 and (new.registers > LIMIT or new.pair * rows * unroll > LOOP):
+                continue
+            if best is None or _price(new) < 0.99 * _price(best):
+                best = new
+        # A function of many instructions spills where many pairs call it at once.
+        if (
+            fold.program.calls()
+            or fold.program.cost()[0] > LOOP / 4
+            or (before is not None and _price(best) > 0.97 * _price(before))
+        ):
+            break
+    warps, target = 4, chip()
+    block_i, block_j, unroll = _block(desc, best.rows, warps), 0, best.unroll
+    pairs = best.rows * warps * LANES  # at once
+    programs = -(-desc.m // block_i) * math.prod(desc.batch)
+    wanted = 2 * target.multiprocessors * max(1, target.registers // (max(best.registers, 32) * LANES * warps))
+    # Few programs: smaller steps, so that there are enough of them to share out.
+    while programs * desc.n * block_i < wanted * STEPS_OF_A_PART * pairs * unroll and (unroll, pairs) != (
+        1,
+        warps * LANES,
+    ):
+        unroll, pairs = (unroll // 2, pairs) if unroll > 1 else (1, pairs // 2)
+        block_i = min(block_i, pairs // LANES)
+        programs = -(-desc.m // block_i) * math.prod(desc.batch)
+    # Where there are few rows, warps and the rows of a thread stand along j too.
+    block_j = min(pairs // block_i, max(LANES, 1 << (max(1, desc.n) - 1).bit_length()))
+    splits = 1 if programs >= wanted else min(-(-wanted // programs), desc.n // (block_j * unroll * STEPS_OF_A_PART))
+    return TritonPlan(
+        block_i, block_j, warps, unroll=unroll, splits=max(1, splits),
+        group=group if best.registers <= LIMIT else 1 << 30,
+        assembly=platform == "cuda", interpret=platform not in ("cuda", "rocm"), registers=best.registers,
+        instructions=round(best.pair, 2), chip=target.name,
+        bound=target.pairs_per_second(best.pair, best.floats, best.special),
+    )  # fmt: skip
+
+
+def _block(desc: Description, rows: int, warps: int) -> int:
+    """Rows of a program: no more than there are."""
+    return min(rows * warps, 1 << max(0, desc.m - 1).bit_length())
+
+
+def _price(m: Model) -> float:
+    """Instructions of a pair, more where registers leave room for few warps."""
+    return m.pair * max(1.0, m.registers / PREFERRED) ** 2

@@ -78,6 +78,8 @@ _REFUSED = {
 
 # The defaults of KeOps, which ask for nothing.
 _DEFAULTS = {"device_id": None, "out": None}
+_KNOWN = ("axis", "dim", "backend", "keepdims", "call", "ranges", "dtype_acc", "use_double_acc", "sum_scheme",
+         "precision", "use_fast_math")  # fmt: skip
 _SCHEMES = ("auto", "direct_sum", "block_sum", "kahan_scheme")
 _PRECISIONS = ("fast", "exact")
 _ACCUMULATORS = ("float32", "float64")
@@ -97,7 +99,7 @@ def read_options(options: dict[str, Any], method: str, reduction: Any) -> Option
             continue
         hint = _REFUSED.get(name)
         if hint is None:
-            known = "axis, dim, backend, keepdims, call, ranges, dtype_acc, use_double_acc, sum_scheme, precision, use_fast_math"
+            known = ", ".join(_KNOWN)
             raise TypeError(f"{method}: unknown option {name!r}; the options are {known}.")
         raise TypeError(
             f"{method}: the option {name}={value if isinstance(value, str) else show(value)} is not available; {hint}."

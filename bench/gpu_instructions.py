@@ -13,13 +13,18 @@ side of it is that of the tests, `tests.gpu`.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 
 from lazyjax import Vi, Vj, explain
+
+if TYPE_CHECKING:
+    from tests.gpu.chips import Chip
+    from tests.gpu.compiling import Kernel, Loop
 
 M = N = 1 << 16
 
@@ -43,9 +48,34 @@ FORMULAS: dict[str, tuple[Callable[..., Any], int, str, float | None]] = {
 }
 
 
+@dataclasses.dataclass(frozen=True)
+class Counted:
+    """The inner loop of a formula in machine code."""
+
+    kernel: Kernel
+    tiles: Any  # the plan
+    loop: Loop
+
+    @property
+    def instructions(self) -> float:
+        """Of each pair."""
+        return len(self.loop) / self.tiles.pairs
+
+
+def count(name: str, chip: Chip) -> Counted:
+    """Compile one of FORMULAS for a chip, and find its inner loop."""
+    from tests.gpu.compiling import compile_for, lower_for
+
+    f, d, others, _ = FORMULAS[name]
+    sizes = [(M, d), (N, d), *({"i": (M, 1), "j": (N, 1)}[role] for role in others)]
+    args = [jax.ShapeDtypeStruct(s, jnp.float32) for s in sizes]
+    tiles = explain(f, *args, platform="cuda")[-1].plan.tiles
+    kernel = compile_for(chip, lower_for(chip, f, *args)).kernels[-1]
+    return Counted(kernel, tiles, kernel.assembled.loops[-1])  # the shortest loop, which no other is in
+
+
 def main() -> None:
     from tests.gpu.chips import CHIPS
-    from tests.gpu.compiling import compile_for, lower_for
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="count the formulas whose name contains this")
@@ -54,22 +84,20 @@ def main() -> None:
     print(f"jax {jax.__version__}, float32, M = N = {N}\n")
     print("| formula | chip | instructions per pair | KeOps, sm_90 | registers | predicted | bytes spilled |")
     print("|---|---|---:|---:|---:|---:|---:|")
-    for name, (f, d, others, keops) in FORMULAS.items():
+    for name, (*_, keops) in FORMULAS.items():
         if options.only not in name:
             continue
-        sizes = [(M, d), (N, d), *({"i": (M, 1), "j": (N, 1)}[role] for role in others)]
-        args = [jax.ShapeDtypeStruct(s, jnp.float32) for s in sizes]
-        tiles = explain(f, *args, platform="cuda")[-1].plan.tiles
         for chip in CHIPS:
-            kernel = compile_for(chip, lower_for(chip, f, *args)).kernels[-1]
-            loop = kernel.assembled.loops[-1]  # the shortest one, which no other is in
+            found = count(name, chip)
+            assembled = found.kernel.assembled
             row = [
-                name, chip.name, f"{len(loop) / tiles.pairs:.2f}", "" if keops is None else f"{keops:g}",
-                kernel.assembled.registers, tiles.registers, kernel.assembled.spilled,
+                name, chip.name, f"{found.instructions:.2f}", "" if keops is None else f"{keops:g}",
+                assembled.registers, found.tiles.registers, assembled.spilled,
             ]  # fmt: skip
             print("| " + " | ".join(map(str, row)) + " |", flush=True)
             if options.opcodes:
-                print(", ".join(f"{o} {n / tiles.pairs:.2f}" for o, n in loop.opcodes.most_common()), flush=True)
+                opcodes = found.loop.opcodes.most_common()
+                print(", ".join(f"{o} {n / found.tiles.pairs:.2f}" for o, n in opcodes), flush=True)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 A tree is drawn, and read twice: as LazyTensors, and as jnp on arrays of all pairs (*B, M, N, D), in float64. Examples
 on which the answer is not well conditioned (close to a kink or a tie, or large) are drawn again.
-LAZYJAX_RANDOM_FORMULAS is the number of examples; without it, a few, which are always the same.
+Two thousand examples with LAZYJAX_FULL=1; without it, a few, which are always the same.
 """
 
 # ruff: noqa: E501  (a table: one operation on one line)
@@ -10,7 +10,6 @@ LAZYJAX_RANDOM_FORMULAS is the number of examples; without it, a few, which are 
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -23,7 +22,9 @@ from hypothesis import strategies as st
 
 from lazyjax import LazyTensor, Pm, Vi, Vj
 
-EXAMPLES = int(os.environ.get("LAZYJAX_RANDOM_FORMULAS", "0"))
+from .full import FULL
+
+EXAMPLES = 2000 if FULL else 0
 M, N, B, K = 4, 5, 2, 3
 DEPTH, LARGEST = 6, 100.0
 

@@ -3,14 +3,13 @@
 The PTX is what XLA makes of the kernel on the version of JAX that is installed, at sizes that fill no tile; the
 emulator (`ptx`) runs it, and raises an error for an access out of bounds, a race, or two programs that write the same
 element.
-`LAZYJAX_GPU_CHECKS=full python -m pytest tests/gpu` checks the whole table; without it, all cases once and a sample.
+`LAZYJAX_FULL=1 python -m pytest tests/gpu` checks the whole table; without it, all cases once and a sample.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -22,11 +21,11 @@ import pytest
 from lazyjax import Vi, Vj
 
 from ...cases import CASES, Case, arguments
+from ...full import FULL
 from ..chips import A100, CHIPS, H100, Chip
 from ..emulating import Launch, emulate
 from .ceilings import SPILLED
 
-FULL = os.environ.get("LAZYJAX_GPU_CHECKS") == "full"
 M, N = 100, 150
 TOLERANCE = {"float64": 1e-12, "float32": 5e-6, "float16": 2e-3, "bfloat16": 2e-2, "int32": 0.0}
 

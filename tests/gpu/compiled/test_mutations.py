@@ -16,7 +16,7 @@ from ..emulating import Launch, emulate
 from ..ptx import MemoryFault, PtxError, RaceError, run
 
 X, Y, B = (
-    np.random.default_rng(k).normal(size=s).astype(np.float32) for k, s in enumerate([(100, 3), (150, 3), (150,)])
+    np.random.default_rng(k).normal(size=s).astype(np.float32) for k, s in enumerate([(101, 3), (151, 3), (151,)])
 )
 
 
@@ -52,14 +52,14 @@ def test_dropped_barriers_are_races(launch: Launch) -> None:
 
 @pytest.mark.parametrize("access", ["ld", "st"])
 def test_ignored_predicates_are_out_of_bounds(launch: Launch, access: str) -> None:
-    """100 rows and 150 columns fill no tile: without its mask, some access of the last one leaves the arrays."""
+    """101 rows and 151 columns fill no tile: without its mask, some access of the last one leaves the arrays."""
     text = re.sub(rf"@!?%p\d+ ({access}\.global)", r"\1", launch.kernel.ptx)
     with pytest.raises((MemoryFault, RaceError), match=r"out of bounds|another program"):
         rerun(launch, text)
 
 
 def test_masks_that_let_one_row_too_many_in(launch: Launch) -> None:
-    text = re.sub(r"(setp\.lt\.[su]32\s+%p\d+, %r\d+), 100;", r"\1, 101;", launch.kernel.ptx)
+    text = re.sub(r"(setp\.lt\.[su]32\s+%p\d+, %r\d+), 101;", r"\1, 102;", launch.kernel.ptx)
     with pytest.raises(MemoryFault, match="out of bounds"):
         rerun(launch, text)
 

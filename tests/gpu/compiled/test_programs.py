@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import jax
@@ -10,11 +9,11 @@ import jax.numpy as jnp
 import pytest
 
 from ...cases import CASES, SMOOTH, Case, D, E
+from ...full import FULL
 from ..chips import H100
 from ..compiling import compile_for, lower_for
 
 M, N = 5000, 3000
-FULL = os.environ.get("LAZYJAX_GPU_CHECKS") == "full"
 CHOSEN = SMOOTH if FULL else [c for c in CASES if c.name in ("K @ b", "logsumexp with weight", "Kmin")]
 
 

@@ -15,6 +15,9 @@ from ._primitive import map_reduce_p
 from .kernels import Description, Plan, plan
 
 
+PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
+
+
 @dataclasses.dataclass(frozen=True)
 class Explained:
     """One reduction: what it computes and how it will run."""
@@ -130,7 +133,7 @@ def explain(fn: Callable[..., Any], *args: Any, platform: str | None = None) -> 
 
     Raises:
         lazyjax.kernels.UnsupportedError: where a reduction asks for a `backend` that cannot run it on that platform.
-        TypeError: where fn is no function. What fn raises when it is traced.
+        ValueError: for an unknown platform. TypeError: where fn is no function. What fn raises when it is traced.
 
     Example:
         >>> import jax.numpy as jnp, lazyjax
@@ -141,6 +144,8 @@ def explain(fn: Callable[..., Any], *args: Any, platform: str | None = None) -> 
     """
     platform = jax.default_backend() if platform is None else platform
     platform = {"gpu": "cuda"}.get(platform, platform)
+    if platform not in PLATFORMS:
+        raise ValueError(f"explain: platform={platform!r}, expected one of {', '.join(map(repr, PLATFORMS))}, or None.")
     closed = jax.make_jaxpr(fn)(*args)
     closed, _ = dce(closed, [True] * len(closed.out_avals))
     found = ((eqn.params["desc"], tuple(v.aval for v in eqn.invars)) for eqn in _reductions(closed.jaxpr))

@@ -11,16 +11,9 @@ import jax.numpy as jnp
 from ._errors import show, static_int
 from ._formula_writer import Alias, declared, in_order, read_alias, written
 from ._lazytensor import LazyTensor
+from ._reduction_names import check_name, reduced
 from ._tape import Tape, join
 from ._variables import checked_array
-
-# The names of KeOps for reductions, and the methods of LazyTensor.
-REDUCTIONS = {
-    "Sum": "sum", "LogSumExp": "logsumexp", "LogSumExpWeight": "logsumexp", "SumSoftMaxWeight": "sumsoftmaxweight",
-    "SoftMax": "sumsoftmaxweight", "Min": "min", "Max": "max", "ArgMin": "argmin", "ArgMax": "argmax",
-    "Min_ArgMin": "min_argmin", "MinArgMin": "min_argmin", "Max_ArgMax": "max_argmax", "MaxArgMax": "max_argmax",
-    "KMin": "Kmin", "ArgKMin": "argKmin", "KMin_ArgKMin": "Kmin_argKmin", "KMinArgKMin": "Kmin_argKmin",
-}  # fmt: skip
 
 
 class Genred:
@@ -68,8 +61,7 @@ class Genred:
         options.pop("rec_multVar_highdim", None)
         if isinstance(aliases, str) or not isinstance(aliases, list | tuple):
             raise TypeError(f'{method}: aliases is {show(aliases)}, expected a list of strings, as ["x = Vi(3)"].')
-        if reduction_op not in REDUCTIONS:
-            raise ValueError(f"{method}: reduction_op={reduction_op!r}, expected one of {', '.join(REDUCTIONS)}.")
+        check_name(reduction_op, "reduction_op", method)
         if static_int(axis, "axis", method) not in (0, 1):
             raise ValueError(f"{method}: axis={axis}, expected 0 to reduce over i, or 1 to reduce over j.")
         self.formula, self.formula2, self.reduction_op = formula, formula2, reduction_op
@@ -83,22 +75,10 @@ class Genred:
         self._reduction.names = {k: f"{method}: {alias}" for k, alias in enumerate(self.aliases)}
 
     def _reduced(self, value: LazyTensor, weight: LazyTensor | None, options: dict[str, Any]) -> Any:
-        name = REDUCTIONS[self.reduction_op]
-        arguments: dict[str, Any] = {}
-        if name in ("Kmin", "argKmin", "Kmin_argKmin"):
-            if self.opt_arg is None:
-                raise TypeError(f"{self._method}: opt_arg is missing: how many values {self.reduction_op} returns.")
-            arguments["K"] = self.opt_arg
-        elif self.opt_arg is not None:
-            raise TypeError(f"{self._method}: opt_arg={self.opt_arg!r} has no meaning for {self.reduction_op}.")
-        weighted = name in ("logsumexp", "sumsoftmaxweight")
-        needed = name == "sumsoftmaxweight" or self.reduction_op == "LogSumExpWeight"
-        if (weight is not None and not weighted) or (weight is None and needed):
-            state = "is missing" if needed else "has no meaning"
-            raise TypeError(f"{self._method}: formula2={self.formula2!r}; the weight {state} for {self.reduction_op}.")
-        if weight is not None:
-            arguments["weight"] = weight
-        return getattr(value, name)(**arguments, axis="ij"[self.axis], call=False, **options)
+        return reduced(
+            value, self.reduction_op, "ij"[self.axis], weight, self.opt_arg, {"call": False, **options},
+            method=self._method, weight_name="formula2", weight_shown=repr(self.formula2),
+        )  # fmt: skip
 
     def __call__(self, *arrays: Any, device_id: Any = -1, **options: Any) -> Any:
         """Run on one array for each alias: (*B, M, dim) for Vi, (*B, N, dim) for Vj, (*B, dim) for Pm.

@@ -16,6 +16,7 @@ from ._extrema import Extrema
 from ._ops import FEATURE_OPS
 from ._options import OWN, Accumulation, Options, check_accumulator, read_options, reduce_axis
 from ._ranges import checked, common_ranges
+from ._reduction_names import check_name, reduced
 from ._reductions import Extremum, KSmallest, LogSumExp, Sum, SumSoftmaxWeight
 from ._request import every, first, reduce_tensors
 from ._statistics import Mean, OverBoth, Product, Variance
@@ -310,22 +311,24 @@ class Reductions(Extrema, Exponentials):
         return tensor._record(FEATURE_OPS[over_features], shown=name)
 
     def reduction(
-        self, reduction: Any, axis: Any = None, *, dim: Any = None, weight: Any = None, **options: Any
-    ) -> Any:
-        """Reduce by a monoid of your own over i or over j.
-
-        KeOps' method of this name takes the name of a reduction instead: here these are methods.
+        self, reduction: Any, axis: Any = None, *, dim: Any = None, weight: Any = None, opt_arg: Any = None,
+        **options: Any,
+    ) -> Any:  # fmt: skip
+        """Reduce by a monoid of your own over i or over j, or by the name of a reduction in KeOps.
 
         Args:
-            reduction: an instance of a subclass of `lazyjax.Reduction`, hashable: a frozen dataclass.
-            axis, dim, **options: as in `sum`; `axis` must be given, and not both axes at once.
-            weight: a LazyTensor, an array or a number, whose features are the second value of every pair.
+            reduction: an instance of a subclass of `lazyjax.Reduction`, hashable: a frozen dataclass; or, as in KeOps,
+                the name that formula strings have for a reduction, "Sum", "LogSumExp", "ArgKMin" and so on.
+            axis, dim, **options: as in `sum`; `axis` must be given, and for a monoid not both axes at once.
+            weight: a LazyTensor, an array or a number, whose features are the second value of every pair; for a name,
+                the weight of LogSumExp and SumSoftMaxWeight (`other` in KeOps).
+            opt_arg: for a name, how many values KMin and its kin return.
 
         Returns:
-            A tuple of the arrays (*B, R, ...) that `reduction.finalize` returns.
+            A tuple of the arrays (*B, R, ...) that `reduction.finalize` returns; for a name, what its method returns.
 
         Raises:
-            TypeError: where reduction is none, or is not hashable. ValueError: as `sum`.
+            TypeError: where reduction is none, or is not hashable. ValueError: for an unknown name, and as `sum`.
 
         Example:
             >>> import dataclasses
@@ -345,10 +348,22 @@ class Reductions(Extrema, Exponentials):
             >>> (spread,) = Vi([[0.0], [1.0]]).sqdist(Vj([[0.0], [2.0], [4.0]])).reduction(Range(), axis=1)
             >>> spread.tolist()
             [[16.0], [8.0]]
+            >>> Vi([[0.0], [1.0]]).sqdist(Vj([[0.0], [2.0], [4.0]])).reduction("ArgKMin", axis=1, opt_arg=2).tolist()
+            [[0, 1], [0, 1]]
         """
+        if isinstance(reduction, str):
+            check_name(reduction, "reduction", "reduction")
+            weight = options.pop("other", weight)
+            return reduced(
+                self, reduction, axis, weight, opt_arg, {"dim": dim, **options},
+                method="reduction", weight_name="weight", weight_shown=show(weight),
+            )  # fmt: skip
+        if opt_arg is not None:
+            raise TypeError(f"reduction: opt_arg={opt_arg!r} has no meaning for a monoid; make it one of its fields.")
         if not isinstance(reduction, Reduction):
             raise TypeError(
-                f"reduction: got {show(reduction)}, expected an instance of a subclass of lazyjax.Reduction."
+                f"reduction: got {show(reduction)}, expected an instance of a subclass of lazyjax.Reduction, or the "
+                'name of a reduction in KeOps, as "Sum".'
             )
         try:
             hash(reduction)

@@ -60,3 +60,8 @@ def test_an_explicit_backend(backend: str) -> None:
     (e,) = explain(f, x, platform="cpu")
     assert e.plan.kernel == backend
     assert jnp.allclose(f(x), ((x[:, None] - y[None]) ** 2).sum((1, 2))[:, None])
+
+
+def test_unknown_platforms_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"explain: platform='metal', expected one of 'cpu', 'cuda', 'rocm', 'tpu'"):
+        explain(_kernel_product, *arguments()[:3], platform="metal")

@@ -482,3 +482,14 @@ def test_symbolic_weight():
     got = K.sumsoftmaxweight(Vj(2, 2), axis=1)(x, y, b)
     weights = np.exp(0.5 * x @ y.T)
     close(got, weights @ b / weights.sum(1, keepdims=True))
+
+
+def test_reductions_by_the_names_of_keops():
+    x, y, w = normal(0, 4, 2), normal(1, 5, 2), normal(2, 5, 3)
+    K, D = Vi(x).sqdist(Vj(y)), sqdists(x, y)
+    close(K.reduction("Sum", axis=1), D.sum(1)[:, None])
+    close(K.reduction("LogSumExp", axis=0), np.log(np.exp(D).sum(0))[:, None])
+    np.testing.assert_array_equal(K.reduction("ArgKMin", axis=1, opt_arg=2), np.argsort(D, 1)[:, :2])
+    softmax = np.exp(D) / np.exp(D).sum(1, keepdims=True)
+    for weight in ("other", "weight"):
+        close(K.reduction("SumSoftMaxWeight", axis=1, **{weight: Vj(w)}), softmax @ w)

@@ -78,8 +78,8 @@ def test_products_with_batch_dims_and_vmap():
 
 
 def test_every_kernel_runs_the_algebra():
-    """Plans of values and gradients: unrolled on the CPU, and not refused for GPUs."""
-    x, y = jnp.zeros((M, 6), "float32"), jnp.ones((N, 3), "float32")
+    """Plans of values and gradients, of more pairs than go into one block: unrolled on the CPU, not refused for GPUs."""
+    x, y = jnp.zeros((60, 6), "float32"), jnp.ones((50, 3), "float32")
     forms = [
         lambda a, b: a.matvecmult(b), lambda a, b: b.vecmatmult(a), lambda a, b: a.tensorprod(b),
         lambda a, b: a.keops_tensordot(b, (2, 3), 3, 1, 0), lambda a, b: a.keops_kron(b, (2, 3), (3, 1)),

@@ -14,7 +14,6 @@ from ._compat import dce, inner_jaxprs
 from ._primitive import map_reduce_p
 from .kernels import Description, Plan, plan
 
-
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 
 

@@ -78,7 +78,7 @@ def test_products_with_batch_dims_and_vmap():
 
 
 def test_every_kernel_runs_the_algebra():
-    """Plans of values and gradients, of more pairs than go into one block: unrolled on the CPU, not refused for GPUs."""
+    """Plans of values and gradients of more pairs than one block takes: unrolled on the CPU, not refused for GPUs."""
     x, y = jnp.zeros((60, 6), "float32"), jnp.ones((50, 3), "float32")
     forms = [
         lambda a, b: a.matvecmult(b), lambda a, b: b.vecmatmult(a), lambda a, b: a.tensorprod(b),

@@ -215,7 +215,7 @@ TYPES = {
     "opt_arg of a sum": (lambda: K.reduction("Sum", axis=1, opt_arg=2), r"reduction: opt_arg=2 has no meaning for Sum"),
     "opt_arg of a monoid": (lambda: K.reduction(Total(), axis=1, opt_arg=2), r"reduction: opt_arg=2 has no meaning for a monoid"),
     "no opt_arg": (lambda: K.reduction("KMin", axis=1), r"reduction: opt_arg is missing: how many values KMin returns"),
-    "no weight": (lambda: K.reduction("SumSoftMaxWeight", axis=1), r"reduction: weight=.*None.*is missing for SumSoftMaxWeight"),
+    "no weight of a name": (lambda: K.reduction("SumSoftMaxWeight", axis=1), r"reduction: weight=.*None.*is missing for SumSoftMaxWeight"),
     "a reduction's class": (lambda: K.reduction(Total, axis=1), r"reduction: got .*expected an instance"),
     "a reduction without tangent": (lambda: jax.grad(lambda x: Vi(x).reduction(Total(), axis=0)[0].sum())(x),
                                     r"Total was differentiated, but it defines no derivative. Define Total\.tangent.*stop_gradient"),

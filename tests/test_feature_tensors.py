@@ -274,7 +274,7 @@ def test_kernels(backend):
 
 def test_every_kernel_runs_matrices():
     """Unrolled on the CPU and not refused for GPUs, values and gradients: no call of a library of linear algebra."""
-    s = jnp.ones((M, 3, 3), "float32")
+    s = jnp.ones((40, 3, 3), "float32")  # more pairs than one block takes
     forms = [
         LazyTensor.inv, LazyTensor.det, LazyTensor.trace, lambda t: t.mT.matmul(t), lambda t: t[..., 1, None, ::-1],
         lambda t: LazyTensor.einsum("ab,bc->ac", t, t), lambda t: t.reshape_features(-1).exp(), lambda t: t.norm2(),

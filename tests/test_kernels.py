@@ -12,15 +12,17 @@ import pytest
 from lazyjax import LazyTensor, Pm, Vi, Vj
 
 from .cases import CASES, Case, arguments
+from .full import FULL
 from .kernels_of import RUNS, run_on
 
 M, N = 21, 37
 
 
-def _programs(f: Any, smooth: bool) -> Any:
+def _programs(f: Any, batched: bool, smooth: bool) -> Any:
     def values(x: Any, y: Any, b: Any, s: Any) -> Any:
-        batch = jnp.stack([y, 2 * y, y - 1])
-        outs = [f(x, y, b, s), jax.vmap(f, in_axes=(None, 0, None, None))(x, batch, b, s)]
+        outs = [f(x, y, b, s)]
+        if batched:
+            outs.append(jax.vmap(f, in_axes=(None, 0, None, None))(x, jnp.stack([y, 2 * y, y - 1]), b, s))
         if smooth:
             outs.append(jax.grad(lambda *a: jnp.sum(jnp.sin(f(*a))), (0, 1, 2, 3))(x, y, b, s))
         return outs
@@ -30,14 +32,20 @@ def _programs(f: Any, smooth: bool) -> Any:
 
 # The other shapes of the tiled loop differ in how they walk, which values alone show.
 WITH_GRADIENTS = ("lanes", "block", "as planned for many pairs", "pallas-triton, interpreted")
+WITH_BATCHES = (*WITH_GRADIENTS, "dense", "lanes, short i, few problems together")
+# One case of each way to write a tangent; the gradients of the others are the same sums.
+TANGENTS = ("K @ b, sqrt", "sum over both", "min", "Kmin of vectors", "logsumexp with weight", "sumsoftmaxweight",
+            "prod", "std over both", "a user's monoid")  # fmt: skip
 
 
 @pytest.mark.parametrize("kernel", RUNS)
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_kernel(case: Case, kernel: str) -> None:
-    args, smooth = arguments(M, N), case.smooth and kernel in WITH_GRADIENTS
-    got = jax.jit(lambda *a: run_on(_programs(case.ours, smooth), RUNS[kernel], *a))(*args)
-    want = jax.jit(_programs(case.dense, smooth))(*args)
+    smooth = case.smooth and (FULL or case.name in TANGENTS) and kernel in WITH_GRADIENTS
+    batched = FULL or kernel in WITH_BATCHES
+    args = arguments(M, N)
+    got = jax.jit(lambda *a: run_on(_programs(case.ours, batched, smooth), RUNS[kernel], *a))(*args)
+    want = jax.jit(_programs(case.dense, batched, smooth))(*args)
     for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
         assert a.shape == b.shape and a.dtype == b.dtype
         np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9 * float(jnp.max(jnp.abs(b))))

@@ -14,11 +14,13 @@ import pytest
 from lazyjax import Vi, Vj, explain, lift
 
 from ..cases import CASES, Case, arguments
+from ..full import FULL
 from .lowering import kernel_calls, lowered_for
 
+EVERY = [("cuda", "float32"), ("cuda", "float64"), ("rocm", "float32"), ("rocm", "float64")]
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("platform", ["cuda", "rocm"])
+
+@pytest.mark.parametrize(("platform", "dtype"), EVERY if FULL else EVERY[:3])
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_lowers(case: Case, platform: str, dtype: str) -> None:
     args = tuple(a.astype(dtype) for a in arguments(100, 150))

@@ -12,7 +12,7 @@ import pytest
 ROOT = pathlib.Path(__file__).parent.parent
 
 
-@pytest.mark.parametrize("page", ["docs/guide.md", "README.md"])
+@pytest.mark.parametrize("page", ["docs/guide.md", "docs/troubleshooting.md", "README.md"])
 def test_blocks_run(page: str) -> None:
     blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / page).read_text(), re.DOTALL | re.MULTILINE)
     assert blocks

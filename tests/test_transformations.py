@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.test_util import check_grads
 
 from .cases import CASES, SMOOTH, Case, arguments
 from .full import FULL
@@ -45,3 +46,9 @@ def test_first_derivatives(case: Case) -> None:
 @pytest.mark.parametrize("case", SMOOTH, ids=str)
 def test_higher_derivatives(case: Case) -> None:
     compare(case, [hessian_vector] if case.costly and not FULL else HIGHER)
+
+
+@pytest.mark.parametrize("case", SMOOTH if FULL else SMOOTH[::9], ids=str)
+def test_check_grads(case: Case) -> None:
+    """Coarser than the comparisons above, but JAX's own."""
+    check_grads(jax.jit(case.ours), arguments(), order=2, modes=("fwd", "rev"), atol=1e-4, rtol=1e-4)

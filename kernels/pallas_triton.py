@@ -26,7 +26,7 @@ from .description import Description
 from .pairs import batched
 from .reduction import TracedReduction, trace, tree_merge
 from .triton_body import Accumulators, Fold, computing
-from .triton_merge import merge_along
+from .triton_merge import in_one_order, merge_along
 from .triton_plan import TritonPlan, choose
 
 name = "pallas-triton"
@@ -293,4 +293,5 @@ class _Kernel:
         """Merged along an axis of a tile, which goes."""
         if self.desc.reduction.adds:
             return [jnp.sum(x, axis) for x in acc]
-        return merge_along(self.monoid.merge, acc, axis)
+        merge = self.monoid.merge
+        return merge_along(in_one_order(merge) if self.desc.reduction.rounds else merge, acc, axis)

@@ -31,6 +31,24 @@ def merge_along(merge: Merge, acc: Sequence[jax.Array], axis: int) -> list[jax.A
     return merge_along_p.bind(*acc, merge=merge, axis=axis)
 
 
+def in_one_order(merge: Merge) -> Merge:
+    """The same merge with its operands in an order that depends on their values alone.
+
+    The threads of a warp that exchange accumulators merge them in the one order and in the other.  Where merging
+    rounds, they would hold different results, and which of them is stored would change from run to run.
+    """
+
+    def ordered(a: list[Any], b: list[Any]) -> list[Any]:
+        exchange, equal = jnp.zeros_like(a[0], bool), jnp.ones_like(a[0], bool)
+        for x, y in zip(a, b, strict=True):
+            exchange, equal = exchange | (equal & (y < x)), equal & (x == y)
+        first = [jnp.where(exchange, y, x) for x, y in zip(a, b, strict=True)]
+        second = [jnp.where(exchange, x, y) for x, y in zip(a, b, strict=True)]
+        return merge(first, second)
+
+    return ordered
+
+
 @merge_along_p.def_abstract_eval
 def _abstract(*avals: Any, merge: Merge, axis: int) -> list[Any]:
     del merge

@@ -48,7 +48,7 @@ def _worth(case: Case, kernel: str) -> bool:
 ROWS = [(case, kernel) for kernel in RUNS for case in CASES if FULL or _worth(case, kernel)]
 
 
-@pytest.mark.parametrize(("case", "kernel"), ROWS, ids=lambda x: str(x))
+@pytest.mark.parametrize(("case", "kernel"), ROWS, ids=str)
 def test_kernel(case: Case, kernel: str) -> None:
     smooth = case.smooth and (FULL or case.name in TANGENTS) and kernel in WITH_GRADIENTS
     batched = FULL or kernel in WITH_BATCHES

@@ -50,9 +50,18 @@ class Block:
         leaves = jax.tree.leaves(self.desc.reduction.block(values, indices, valid))
         return [jnp.asarray(x, a.dtype) for x, a in zip(leaves, self.traced.acc_avals, strict=True)]
 
+    def whole(self, args: Sequence[jax.Array]) -> Flat:
+        """All j's at once: a loop of one step would take its time to trace and to compile."""
+        n, dtype = self.desc.n, self.desc.index_dtype
+        values = all_pairs(self.desc, self.plan.tile_i, n)(*args)
+        indices, valid = jnp.arange(n, dtype=dtype), jnp.ones(n, bool)
+        return jax.vmap(lambda row: self.accumulate(row, indices, valid))(values)
+
     def __call__(self, args: Sequence[jax.Array]) -> Flat:
         desc, plan = self.desc, self.plan
         tile_j = plan.tile_j
+        if isinstance(desc.n, int) and 0 < desc.n <= tile_j:
+            return self.whole(args)
         values_of = all_pairs(desc, plan.tile_i, tile_j)
         count = -(-desc.n // tile_j)
         mapped = axes_for(desc.roles, "j")

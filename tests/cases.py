@@ -277,3 +277,12 @@ CASES = [
 ]
 
 SMOOTH = [c for c in CASES if c.smooth]
+
+# One case of each way to write a tangent: the derivatives of the others are the same sums.
+TANGENTS = [
+    case
+    for case in SMOOTH
+    if case.name
+    in ("K @ b, sqrt", "sum over both", "min", "Kmin of vectors", "logsumexp with weight", "sumsoftmaxweight", "prod",
+        "std over both", "a user's monoid")
+]  # fmt: skip

@@ -59,10 +59,11 @@ def _dense(case: Case) -> dict[str, Any]:
 
 
 def _worth(case: Case, kernel: str) -> bool:
-    """Groups are lanes where nothing is selected; the second sizes of a shape show what they do on every other case."""
+    """Groups are lanes where nothing is selected, blocks are what small problems take in every other test, and the
+    second sizes of a shape show what they do on every other case."""
     if kernel == "groups":
         return any(part in case.name for part in ("min", "max"))
-    second = kernel in ("dense", "lanes, j cut", "lanes, short i, few problems together", "block, whole")
+    second = kernel in ("dense", "block", "lanes, j cut", "lanes, short i, few problems together", "block, whole")
     return not second or CASES.index(case) % 2 == 0
 
 

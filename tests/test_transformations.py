@@ -38,7 +38,7 @@ def test_values(case: Case) -> None:
     compare(case, VALUES)
 
 
-@pytest.mark.parametrize("case", SMOOTH if FULL else SMOOTH[::2], ids=str)
+@pytest.mark.parametrize("case", SMOOTH, ids=str)
 def test_first_derivatives(case: Case) -> None:
     compare(case, FIRST)
 

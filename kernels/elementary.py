@@ -9,9 +9,11 @@ float32 (where it is below 1.7e-38), below -708 in float64 (below 3.4e-308).
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import jax
 import numpy as np
 from jax import lax
 
@@ -203,7 +205,10 @@ _TURNING: Functions = {
     ("tan", np.dtype(np.float32)): tan,
     ("exp", np.dtype(np.complex64)): complex_exp,
 }
-FUNCTIONS: Functions = {**{("exp", dtype): exp for dtype in _EXP}, **_TURNING}
+# An unrolled loop calls them many times: each is traced and lowered once, and XLA inlines the calls.
+_EXPONENTIALS: Functions = {("exp", dtype): exp for dtype in _EXP}
+FUNCTIONS: Functions = {key: jax.jit(fn) for key, fn in {**_EXPONENTIALS, **_TURNING}.items()}
+_NEAR: Functions = {key: jax.jit(functools.partial(fn, turns=_near_turns)) for key, fn in _TURNING.items()}
 
 
 def near_functions(angles: list[Any]) -> Functions:
@@ -212,11 +217,11 @@ def near_functions(angles: list[Any]) -> Functions:
     def near(fn: Callable[..., Any]) -> Callable[..., Any]:
         def call(x: Any) -> Any:
             angles.append(lax.abs(lax.imag(x) if np.issubdtype(x.dtype, np.complexfloating) else x))
-            return fn(x, _near_turns)
+            return fn(x)
 
         return call
 
-    return {**FUNCTIONS, **{key: near(fn) for key, fn in _TURNING.items()}}
+    return {**FUNCTIONS, **{key: near(fn) for key, fn in _NEAR.items()}}
 
 
 def takes_angles(names: Iterable[tuple[str, np.dtype]]) -> bool:

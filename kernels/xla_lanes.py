@@ -196,35 +196,45 @@ class Lanes:
         index = self._indices(first, length)
         indices = tiles((length,), [lax.index_in_dim(index, u, 0, keepdims=False) for u in range(length)])
 
-        def fold(arithmetic: Arithmetic) -> Flat:
-            values = self._values(fixed, kept, length, arithmetic)
+        def fold(near: bool) -> Flat:
+            values, _ = self._values(fixed, kept, length, near)
             return self._flat(self._evaluate(self.traced.fold(length), [*self._tiled(acc), *values, indices]))
 
         if not self.plan.angles or length == 1:
-            return fold(self.arithmetic)
+            return fold(near=False)
         # Angles are small but in rare chunks: those take the long way.
-        angles: list[Any] = []
-        near = Arithmetic(functions=near_functions(angles))
-        self._values(fixed, kept, length, near)
+        _, angles = self._values(fixed, kept, length, near=True)
         # A selection, for jnp.maximum hands NaN on, which takes more instructions; NaN angles take either way.
         largest = functools.reduce(lambda a, b: jnp.where(a > b, a, b), angles)
-        return lax.cond(jnp.any(largest >= FAR), lambda: fold(self.arithmetic), lambda: fold(near))
+        return lax.cond(jnp.any(largest >= FAR), lambda: fold(near=False), lambda: fold(near=True))
 
     def _values(
-        self, fixed: Sequence[Sequence[jax.Array]], kept: dict[int, jax.Array], length: int, arithmetic: Arithmetic
-    ) -> list[Tiles]:
-        """The values of `length` pairs of every lane, stacked."""
-        desc, values = self.desc, []
+        self, fixed: Sequence[Sequence[jax.Array]], kept: dict[int, jax.Array], length: int, near: bool
+    ) -> tuple[list[Tiles], list[jax.Array]]:
+        """The values of `length` pairs of every lane, stacked, and, where all are taken to be `near`, their angles."""
+        desc, values, angles = self.desc, [], []
+
+        # Traced and lowered once, however long the chunk: XLA inlines the calls.
+        @jax.jit
+        def pair(own: list[Any], given: dict[int, Any]) -> tuple[list[list[Any]], list[Any]]:
+            its_angles: list[Any] = []
+            arithmetic = Arithmetic(functions=near_functions(its_angles)) if near else self.arithmetic
+            args = [tiles(aval.shape, x) for aval, x in zip(desc.pair.in_avals, own, strict=True)]
+            outs = evaluate(desc.pair.jaxpr, args, Replay(arithmetic, given))
+            return [list(v.ravel()) for v in outs], its_angles
+
         for u in range(length):
-            args = []
-            for role, aval, c in zip(desc.roles, desc.pair.in_avals, fixed[:-2], strict=True):
-                own = [_row(x, u) for x in c] if role == "j" else c
-                args.append(tiles(aval.shape, own))
+            own = [
+                [_row(x, u) for x in c] if role == "j" else list(c)
+                for role, c in zip(desc.roles, fixed[:-2], strict=True)
+            ]
             of_j = zip(self.plan.kept.columns, fixed[-1], strict=True)
             given = dict(zip(self.plan.kept.rows, fixed[-2], strict=True))
             given |= {place: _row(x, u) for place, x in [*kept.items(), *of_j]}
-            values.append(evaluate(desc.pair.jaxpr, args, Replay(arithmetic, given)))
-        return [np.stack(v) for v in zip(*values, strict=True)]
+            outs, its_angles = pair(own, given)
+            values.append([tiles(a.shape, x) for a, x in zip(desc.pair.out_avals, outs, strict=True)])
+            angles += its_angles
+        return [np.stack(v) for v in zip(*values, strict=True)], angles
 
     def _rows(self, columns: Sequence[Any], first: Any, length: int) -> list[list[jax.Array]]:
         """One array for each feature of each argument: `shape_i` of i, (length, *shape_j) of j, a number of p."""

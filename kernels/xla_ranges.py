@@ -66,7 +66,7 @@ class RangeLanes(Lanes):
         index = jnp.asarray(row, dtype) + np.arange(length, dtype=dtype)
         indices = tiles((length,), [lax.index_in_dim(index, u, 0, keepdims=False) for u in range(length)])
         there = [lax.index_in_dim(valid, u, 0, keepdims=False) for u in range(length)]
-        values = self._values(fixed, kept, length, self.arithmetic)
+        values, _ = self._values(fixed, kept, length, near=False)
         ignored = self.desc.reduction.ignored(self.desc.pair.out_avals)
         if ignored is None:
             return self._flat(self._evaluate(self.traced.block(length), [*values, indices, tiles((length,), there)]))

@@ -86,5 +86,5 @@ RUNS: dict[str, Run] = {
     "block, whole": on_xla(XlaPlan("block", tile_i=64, tile_j=64)),
     "groups": on_groups,
     "as planned for many pairs": on_planned,
-    "pallas-triton, interpreted": on_pallas(block_i=16, block_j=64),
+    "pallas-triton, interpreted": on_pallas(block_i=16, block_j=16),
 }

@@ -86,7 +86,7 @@ def test_kernel(case: Case, kernel: str) -> None:
 SIZES = [(1, 300), (300, 1), (65, 129), (1, 1), (2, 3), (64, 64)]
 
 
-@pytest.mark.parametrize("m, n", SIZES if FULL else SIZES[:4])
+@pytest.mark.parametrize("m, n", SIZES if FULL else SIZES[:3])
 @pytest.mark.parametrize("kernel", RUNS)
 def test_sizes(kernel: str, m: int, n: int) -> None:
     """Sizes below, at and just above the tiles."""
@@ -106,7 +106,8 @@ def test_groups_that_fill_a_stretch_exactly(n: int) -> None:
     """Five groups of four are one stretch: one group less, none left over, a rest of pairs, two stretches."""
     case = next(c for c in CASES if c.name == "argKmin")
     args = arguments(5, n)
-    np.testing.assert_array_equal(run_on(case.ours, RUNS["groups"], *args), case.dense(*args))
+    ours = jax.jit(lambda *a: run_on(case.ours, RUNS["groups"], *a))
+    np.testing.assert_array_equal(ours(*args), case.dense(*args))
 
 
 @pytest.mark.parametrize("method", ["argmin", "argKmin"])
@@ -121,7 +122,7 @@ def test_groups_of_nothing_but_nan(method: str) -> None:
         K = LazyTensor(jnp.zeros((5, 1, 1))) + Vj(y)
         return K.argmin(axis="j") if method == "argmin" else K.argKmin(3, axis="j")
 
-    got = run_on(ours, RUNS["groups"], y)
+    got = jax.jit(lambda y: run_on(ours, RUNS["groups"], y))(y)
     want = {"argmin": [[9], [-1], [25]], "argKmin": [[9, 10, 11], [-1, -1, -1], [25, 9, 10]]}[method]
     np.testing.assert_array_equal(got, np.broadcast_to(np.asarray(want)[:, None], got.shape))
 
@@ -137,4 +138,5 @@ def test_what_is_computed_before_the_loop_keeps_its_dtype() -> None:
 
     want = np.exp(y) * np.cosh(x)[:, None] * (np.exp(1j * y) * np.exp(1j * s)).imag * np.exp(x[:, None] * y[:, :1])
     for kernel in ("as planned for many pairs", "lanes"):
-        np.testing.assert_allclose(run_on(ours, RUNS[kernel], x, y, s), want.sum(1), rtol=1e-11)
+        got = jax.jit(lambda *a, kernel=kernel: run_on(ours, RUNS[kernel], *a))(x, y, s)
+        np.testing.assert_allclose(got, want.sum(1), rtol=1e-11)

@@ -12,6 +12,7 @@ from lazyjax.kernels.triton_plan import TritonPlan
 
 from ..cases import CASES, arguments
 from ..kernels_of import on_pallas, run_on
+from ..unoptimised import UNOPTIMISED
 
 M, N = 21, 37
 # Every kind of accumulator: sums, extrema with indices, the K smallest, rescaled sums, compensated ones, a user's.
@@ -27,7 +28,7 @@ def test_steps_groups_and_parts_of_j() -> None:
     cases = [c for c in CASES if c.name in LOOPED]
     assert len(cases) == len(LOOPED)
     run = on_pallas(block_i=16, block_j=4, unroll=2, group=1, splits=2)
-    got = jax.jit(lambda *a: [run_on(c.ours, run, *a) for c in cases])(*args)
+    got = jax.jit(lambda *a: [run_on(c.ours, run, *a) for c in cases], compiler_options=UNOPTIMISED)(*args)
     for case, a in zip(cases, got, strict=True):
         b = case.dense(*args)
         assert a.shape == b.shape and a.dtype == b.dtype
@@ -93,5 +94,6 @@ def test_rearranged_arithmetic(precision: str) -> None:
         (1 - 2 * np.log1p(s)) ** 3 - (1 + s) ** -2.0, 1 / (1 + np.exp(-s)) - 2**-s / 3,
     ]  # fmt: skip
     want = np.stack([*(w.sum(1) for w in want), (-2 * s).max(1), np.log(np.exp(1 - s).sum(1))], 1)
-    got = run_on(ours, on_pallas(block_i=16, block_j=8), jnp.asarray(x), jnp.asarray(y))
+    run = on_pallas(block_i=16, block_j=8)
+    got = jax.jit(lambda x, y: run_on(ours, run, x, y), compiler_options=UNOPTIMISED)(x, y)
     np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)

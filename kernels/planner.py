@@ -16,6 +16,7 @@ from .description import Description
 from .pairs import nothing
 from .reduction import Selection, ShiftedSum, trace
 from .sharing import Kept, shared_scalars
+from .xla_lanes import joinable
 
 KERNELS = {k.name: k for k in (pallas_triton, triton_ir, xla, dense)}
 GPU = ("cuda", "rocm")
@@ -26,6 +27,10 @@ CACHE = 1 << 20
 UNROLLED = 640
 # Scalar operations on one pair beyond which features are no longer unrolled.
 SCALARS = 512
+# Results that one loop computes together. Beyond it, its accumulators leave no registers: what they share is computed
+# first and kept. Matrix products, where they can take what is kept, are the faster of the two from COLUMNS results on.
+JOINED = 8
+COLUMNS = 6
 # Lanes that are held at once where i is short.
 FEW = 1 << 16
 # Pairs from which a longer program, with several loops, earns its compilation.
@@ -52,6 +57,7 @@ class XlaPlan:
     segments: int = 1  # lanes: parts of j that run side by side where i alone is too short
     group: int = 256  # lanes: chunks that are summed before they meet the total
     elementary: bool = False  # exp, sin, cos, tan of float32 by `elementary`, where the platform's are slow
+    joined: bool = False  # lanes: one loop computes all results, see `xla_lanes.as_one`
     angles: bool = False  # lanes: sin, cos, tan first look whether all angles are small
     chunk: int = 0  # long selection: j's of a chunk, tile_j being those that are held
     features: int = 0  # long: features, or j's, that one step of a loop takes
@@ -296,21 +302,28 @@ def _long(desc: Description, platform: str) -> XlaPlan | None:
 
 def _lanes(desc: Description, platform: str, large: bool) -> XlaPlan:
     traced = trace(desc.reduction, tuple((v.shape, v.dtype) for v in desc.pair.out_avals), desc.index_dtype)
-    # The CPU's compiler writes a loop for each result; others fuse them.
-    shared = shared_scalars(desc, pairs=large and platform == "cpu")
+    # The CPU's compiler writes a loop for each result, where they are not joined; others fuse them.
+    shared = shared_scalars(desc, pairs=platform == "cpu")
+    results = sum(math.prod(a.shape) for a in traced.acc_avals)
+    one_dtype = len({np.dtype(a.dtype) for a in traced.acc_avals}) == 1
+    products = large and shared.linear and desc.reduction.adds and one_dtype and results >= COLUMNS
+    shape = "products" if products else "lanes"
+    turning = platform == "cpu" and large and elementary.takes_angles(scalarize.primitives(desc.pair.jaxpr))
+    joined = shape == "lanes" and not turning and bool(shared.kept.pairs) and results <= JOINED
+    joined = joined and all(joinable(a.dtype) for a in traced.acc_avals)
+    if not (joined or large):
+        shared = shared_scalars(desc, pairs=False)
     own = [a for a, r in zip(desc.pair.in_avals, desc.roles, strict=True) if r == "i"]
     row_bytes = sum(math.prod(a.shape) * np.dtype(a.dtype).itemsize for a in [*own, *traced.acc_avals])
     m, n = desc.m, desc.n
     # Many results make many loops: those of small problems are not worth compiling at length.
     body, program = UNROLLED // max(shared.largest, 1), (8 if large else 1) * UNROLLED // max(shared.total, 1)
-    unroll = _power_of_two(min(body, program), 1, 32)
+    unroll = _power_of_two(UNROLLED // shared.once if joined else min(body, program), 1, 32)
     lanes = _power_of_two(CACHE // max(row_bytes, 8), 512, 16384)
     tile = _balanced(m, lanes) if isinstance(m, int) else 4096
     together = max(1, lanes // tile)
     inside = min(together, math.prod(desc.batch)) if all(isinstance(b, int) for b in desc.batch) else 1
-    one_dtype = len({np.dtype(a.dtype) for a in traced.acc_avals}) == 1
-    columns = desc.reduction.adds and one_dtype and sum(math.prod(a.shape) for a in traced.acc_avals) >= 3
-    shape, segments = "products" if shared.linear and columns else "lanes", 1
+    segments = 1
     if shape == "products":
         unroll = _power_of_two(CACHE // 8 // (tile * inside), 64, 1 << 14)
         unroll = min(unroll, _power_of_two(n, 1, unroll)) if isinstance(n, int) else 64
@@ -320,18 +333,18 @@ def _lanes(desc: Description, platform: str, large: bool) -> XlaPlan:
         unroll = min(unroll, n // segments)
     elif isinstance(n, int):
         unroll = min(unroll, _power_of_two(n, 1, 32))
-    if shape == "lanes" and shared.kept.pairs and isinstance(m, int) and segments == 1:
+    if shape == "lanes" and not joined and shared.kept.pairs and isinstance(m, int) and segments == 1:
         # What is kept of a chunk is read again from the cache; long loops over short chunks serve it best.
         unroll = min(unroll, 16)
         kept_bytes = 4 * unroll * len(shared.kept.pairs)
         tile = _spread(m, min(tile, _power_of_two(CACHE // 4 // kept_bytes, 1024, 16384)))
     alone = together < 2 or not desc.batch  # a branch of vectorised problems would take both ways
-    angles = platform == "cpu" and large and segments == 1 and alone and shape == "lanes"
-    angles = angles and elementary.takes_angles(scalarize.primitives(desc.pair.jaxpr))
+    angles = turning and segments == 1 and alone and shape == "lanes"
+    kept = dataclasses.replace(shared.kept, pairs=()) if joined else shared.kept
     group = max(1, 4096 // unroll) if desc.reduction.rounds else np.iinfo(np.int32).max
     return XlaPlan(
-        shape, tile, unroll=int(unroll), segments=segments, group=int(group), problems=together, kept=shared.kept,
-        elementary=platform == "cpu", angles=angles,
+        shape, tile, unroll=int(unroll), segments=segments, group=int(group), problems=together, kept=kept,
+        elementary=platform == "cpu", joined=joined, angles=angles,
     )  # fmt: skip
 
 

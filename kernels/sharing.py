@@ -95,6 +95,7 @@ class Shared:
     linear: bool  # every result is the only one kept for pairs, or its product with something that does not read i
     largest: int  # instructions of the most expensive result, beside what is kept
     total: int  # instructions of all results, each by itself
+    once: int  # instructions of all results, what they share once
 
 
 def shared_scalars(desc: Description, pairs: bool) -> Shared:
@@ -114,7 +115,7 @@ def shared_scalars(desc: Description, pairs: bool) -> Shared:
     kept: dict[str, list[Scalar]] = {"ij": [], "i": [], "j": []}
     for scalar in computed:
         own, reads = users[scalar.place], "".join(sorted(scalar.reads - {"p"}))
-        if not own or cost(scalar) < CHEAP:
+        if not own or cost([scalar]) < CHEAP:
             continue
         if reads == "ij":
             several = own & (own - 1)  # more than one bit
@@ -125,14 +126,16 @@ def shared_scalars(desc: Description, pairs: bool) -> Shared:
             kept[reads or "i"].append(scalar)
     places = Kept(*(tuple(s.place for s in kept[reads]) for reads in ("ij", "i", "j")))
     given = (*places.pairs, *places.rows, *places.columns)
-    costs = [cost(out, given) for out in results if isinstance(out, Scalar)]
-    return Shared(places, _linear(results, kept["ij"]), max(costs, default=0), sum(costs))
+    known = [out for out in results if isinstance(out, Scalar)]
+    costs = [cost([out], given) for out in known]
+    once = cost(known, (*places.rows, *places.columns))
+    return Shared(places, _linear(results, kept["ij"]), max(costs, default=0), sum(costs), once)
 
 
-def cost(scalar: Scalar, given: Sequence[int] = ()) -> int:
-    """Instructions to compute it, each scalar that it needs once, and those at the given places not at all."""
+def cost(scalars: Sequence[Scalar], given: Sequence[int] = ()) -> int:
+    """Instructions to compute them, each scalar that they need once, and those at the given places not at all."""
     seen = set(given)
-    stack, total = [scalar], 0
+    stack, total = [*scalars], 0
     while stack:
         s = stack.pop()
         if s.place >= 0 and s.place not in seen:

@@ -159,9 +159,14 @@ class Lanes:
                 return self.chunk(columns, first * length, self.plan.unroll, acc)
 
             def body(k: Any, acc: Flat) -> Flat:
-                return self.chunk(columns, (first + count - 1 - k) * length, self.plan.unroll, acc)
+                acc = floats(acc, acc_dtypes) if self.plan.joined else acc
+                acc = self.chunk(columns, (first + count - 1 - k) * length, self.plan.unroll, acc)
+                return as_one(acc) if self.plan.joined else acc
 
-            return lax.fori_loop(0, count, body, acc)
+            acc_dtypes = [x.dtype for x in acc]
+            if not self.plan.joined:
+                return lax.fori_loop(0, count, body, acc)
+            return floats(lax.fori_loop(0, count, body, [_bits(x) for x in acc]), acc_dtypes)
 
         if stride > 1 and n % stride:  # the last `stride` pairs, of which some belong to the row before
             new = self.chunk(columns, n - stride, 1, acc)
@@ -279,6 +284,35 @@ class Lanes:
             return [broadcast_tile(replay.computed[k], (length, *self.shape)) for k in plan.kept.pairs]
 
         return dict(zip(plan.kept.pairs, apart(first, compute), strict=True))
+
+
+# XLA on the CPU writes a loop for each result of a chunk, which computes anew what they share.  It writes one loop for
+# all results of one operation alone, and a reduction is the only such operation that is fused with what it reads.  So
+# the results are reduced: over an axis of two, along which each is repeated, by "or" of their bits, which changes none.
+# LLVM removes that inner loop, for nothing in it depends on the axis.  Integers cross the outer loop, because XLA would
+# copy what is converted behind a reduction.
+
+
+def joinable(dtype: Any) -> bool:
+    """Whether a result of this dtype can be one of a joined loop."""
+    return np.dtype(dtype).kind in "iu" or jnp.issubdtype(dtype, jnp.floating)
+
+
+def _bits(x: jax.Array) -> jax.Array:
+    return x if x.dtype.kind in "iu" else lax.bitcast_convert_type(x, np.dtype(f"i{x.dtype.itemsize}"))
+
+
+def floats(bits: Flat, dtypes: Sequence[Any]) -> Flat:
+    """The results of `as_one` in their own dtypes."""
+    return [x if x.dtype == d else lax.bitcast_convert_type(x, d) for x, d in zip(bits, dtypes, strict=True)]
+
+
+def as_one(results: Flat) -> Flat:
+    """The bits of all results, computed in one loop."""
+    repeated = [lax.broadcast(_bits(x), (2,)) for x in results]
+    zeros = [np.zeros((), x.dtype) for x in repeated]
+    either = lambda a, b: [lax.bitwise_or(x, y) for x, y in zip(a, b, strict=True)]  # noqa: E731
+    return list(lax.reduce(repeated, zeros, either, (0,)))
 
 
 def _row(x: Any, u: int) -> jax.Array:

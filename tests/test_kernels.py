@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from typing import Any
 
 import jax
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lazyjax import LazyTensor, Pm, Vi, Vj
+from lazyjax import LazyTensor, Pm, Vi, Vj, explain
 
 from .cases import CASES, TANGENTS, Case, arguments
 from .full import FULL
@@ -99,6 +100,33 @@ def test_sizes(kernel: str, m: int, n: int) -> None:
     want = jax.jit(lambda *a: [c.dense(*a) for c in programs.values()])(*args)
     for a, b in zip(got, want, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9)
+
+
+def test_one_loop_computes_what_results_share() -> None:
+    """The three numbers of a gradient leave the same fused loop, which XLA writes for a reduction alone."""
+    args = arguments(2048, 2048)[:2]
+    slopes = jax.grad(lambda x, y: (-Vi(x).sqdist(Vj(y))).exp().sum(axis=1).sum())
+    x, y = (jnp.concatenate([a, a[:, :1]], 1).astype(jnp.float32) for a in args)
+    (found,) = explain(slopes, x, y)
+    assert found.plan.tiles.joined
+    text = jax.jit(slopes).lower(x, y).compile().as_text()
+    assert len(re.findall(r"= \((s32\[2048\]\S*, ){2}s32\[2048\]\S*\) fusion\(", text)) == 1
+
+
+@pytest.mark.parametrize("wide", [False, True])
+def test_matrix_products_of_many_columns(wide: bool) -> None:
+    x, y, _, _ = arguments(M, N)
+    b = jnp.asarray(np.random.default_rng(0).normal(size=(N, 40 if wide else 7)))
+    program = lambda f: lambda x, y, b: (f(x, y, b), jax.grad(lambda b: jnp.sin(f(x, y, b)).sum())(b))  # noqa: E731
+    ours, dense = (
+        lambda x, y, b: (-Vi(x).sqdist(Vj(y))).exp() @ b,
+        lambda x, y, b: jnp.exp(-((x[:, None] - y) ** 2).sum(-1)) @ b,
+    )
+    large = [jax.ShapeDtypeStruct((5000, *a.shape[1:]), a.dtype) for a in (x, y, b)]
+    assert wide or explain(ours, *large)[0].plan.tiles.shape == "products"
+    got = jax.jit(lambda *a: run_on(program(ours), RUNS["as planned for many pairs"], *a))(x, y, b)
+    for a, want in zip(got, program(dense)(x, y, b), strict=True):
+        np.testing.assert_allclose(a, want, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("n", [19, 20, 21, 40, 43])

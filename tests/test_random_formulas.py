@@ -382,10 +382,14 @@ def test_random_formulas(tree, reduction, axis, seed):
         given = [arrays[k] for k in moving]
         if not differentiable:
             return ours(*arrays), (), ()
-        every = range(len(moving))
-        return ours(*arrays), jax.grad(scaled(ours), every)(*given), jax.grad(scaled(dense), every)(*given)
+        together = () if reduction.kind == "extremum" else jax.grad(scaled(dense), every)(*given)
+        return ours(*arrays), jax.grad(scaled(ours), every)(*given), together
 
+    every = range(len(moving))
     got, slopes, wanted = both(*arrays)
+    if differentiable and reduction.kind == "extremum":
+        # Step by step: XLA may compute a value and its minimum with other roundings, and then no value is the minimum.
+        wanted = jax.grad(scaled(dense), every)(*(arrays[k] for k in moving))
     tolerance = 3e-4 if short else 1e-9
     if reduction.kind == "index":
         a = -3 if axis == "i" else -2

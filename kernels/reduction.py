@@ -208,7 +208,7 @@ class Selection(Reduction):
     """A reduction that keeps the k best of many values, or says where they are.
 
     `group_reduction` summarises a group of pairs by its best value, so that `best_groups` can name k groups that
-    contain the k best values (see `xla_groups`).
+    contain the k best values (see `xla.groups`).
     """
 
     k: int
@@ -227,7 +227,7 @@ class Selection(Reduction):
 
 
 class ShiftedSum(Reduction):
-    """Sums of exponentials of a score, shifted by the largest one: kernels may find that first (see `xla_passes`)."""
+    """Sums of exponentials of a score, shifted by the largest one: kernels may find that first (see `xla.passes`)."""
 
     @abc.abstractmethod
     def score(self, values: Values) -> jax.Array:

@@ -1,6 +1,6 @@
 """How sums accumulate: in a wider dtype, with compensation, or one after the other.
 
-Block sums are what every sum does (see `kernels.xla_lanes`).  Compensated sums keep the rounding error of every
+Block sums are what every sum does (see `kernels.xla.lanes`).  Compensated sums keep the rounding error of every
 addition beside the sum, by Knuth's branch-free two-sum (TAOCP 2, 4.2.2, theorem B), and add all of them at the end:
 Neumaier's variant of Kahan's sum ("Rundungsfehleranalyse einiger Verfahren zur Summation endlicher Summen", ZAMM 54,
 1974), whose error is one rounding of the result and a term of second order in n eps.

@@ -20,6 +20,7 @@ from jax.core import Tracer
 from ._compat import trace_state_clean
 from ._explain import explain
 from .kernels import Description, planner, tuning
+from .kernels.xla.plan import candidates
 
 Timer = Callable[[Callable[[], Any]], float]
 
@@ -89,7 +90,7 @@ def _fastest(desc: Description, platform: str, avals: Sequence[Any], timer: Time
     random = np.random.default_rng(0)
     arrays = [jnp.asarray(random.uniform(0, 1, a.shape), a.dtype) for a in avals]
     best: tuple[float, tuning.Choice] | None = None
-    for choice in planner.candidates(desc, platform):
+    for choice in candidates(desc, platform):
         with tuning.pinned(tuning.Table(((tuning.key(desc, platform), choice),))):
             run = jax.jit(planner.plan(desc, platform).lower(desc))
             jax.block_until_ready(run(*arrays))  # compiles

@@ -17,8 +17,8 @@ from . import _compat
 from ._calculus import Call, keep, pruned, transposed_pair
 from ._compat import ad, batching, mlir, trace_context
 from .kernels import Description, plan
-from .kernels.pallas_triton import quiet
 from .kernels.planner import GPU
+from .kernels.triton.pallas import quiet
 
 map_reduce_p = _compat.Primitive("map_reduce")
 map_reduce_p.multiple_results = True

@@ -11,9 +11,12 @@ import jax.numpy as jnp
 import pytest
 from jax.extend.core import Literal
 
-from lazyjax.kernels import Description, Selection, dense, pallas_triton, planner, xla
-from lazyjax.kernels.planner import XlaPlan
-from lazyjax.kernels.triton_plan import TritonPlan
+from lazyjax.kernels import Description, Selection, dense
+from lazyjax.kernels.triton import pallas
+from lazyjax.kernels.triton.plan import TritonPlan
+from lazyjax.kernels.xla import kernel as xla
+from lazyjax.kernels.xla import plan as planning
+from lazyjax.kernels.xla.plan import XlaPlan
 
 Run = Callable[[Description, Sequence[jax.Array]], Sequence[jax.Array]]
 
@@ -49,8 +52,8 @@ def on_pallas(**tiles: int) -> Run:
     """The GPU kernel, interpreted on the CPU."""
 
     def run(desc: Description, args: Sequence[jax.Array]) -> Sequence[jax.Array]:
-        assert pallas_triton.supports(desc, "cuda") is None
-        return pallas_triton.lower(desc, TritonPlan(interpret=True, **tiles))(*args)
+        assert pallas.supports(desc, "cuda") is None
+        return pallas.lower(desc, TritonPlan(interpret=True, **tiles))(*args)
 
     return run
 
@@ -67,9 +70,9 @@ def on_groups(desc: Description, args: Sequence[jax.Array]) -> Sequence[jax.Arra
 def on_planned(desc: Description, args: Sequence[jax.Array]) -> Sequence[jax.Array]:
     """What the planner would do for many pairs (computing first what is shared, two passes), in small tiles."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(planner, "LARGE", 0)
-        plan = planner.plan_xla(desc, planner.operations(desc), "cpu")
-    return xla.lower(desc, _small(plan))(*args)
+        patch.setattr(planning, "LARGE", 0)
+        chosen = xla.plan(desc, "cpu")
+    return xla.lower(desc, _small(chosen))(*args)
 
 
 def _small(plan: XlaPlan) -> XlaPlan:

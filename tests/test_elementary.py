@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from lazyjax import LazyTensor, Vj
-from lazyjax.kernels import elementary
-from lazyjax.kernels.planner import XlaPlan
+from lazyjax.kernels.xla import elementary
+from lazyjax.kernels.xla.plan import XlaPlan
 
 from .kernels_of import on_xla, run_on
 

@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 
 from lazyjax import Pm, Vi, Vj, explain
-from lazyjax.kernels import Description, planner, xla
+from lazyjax.kernels import Description
+from lazyjax.kernels.xla import kernel as xla
+from lazyjax.kernels.xla import plan as planning
 
 from .kernels_of import run_on
 
@@ -27,12 +29,12 @@ def _arguments(seed: int = 0) -> tuple[jax.Array, ...]:
 def _small(desc: Description, args: Sequence[jax.Array]) -> Sequence[jax.Array]:
     """The shape that the planner takes for many pairs, in small ragged tiles."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(planner, "LARGE", 0)
-        patch.setattr(planner, "LEAST_ROWS", 1)
-        plan = planner.plan_xla(desc, planner.operations(desc), "cpu")
-    assert plan.shape in ("long", "long selection")
-    tiles = {"tile_j": 32, "chunk": 32} if plan.shape == "long selection" else {"tile_j": 14}
-    return xla.lower(desc, dataclasses.replace(plan, tile_i=16, unroll=4, features=5, **tiles))(*args)
+        patch.setattr(planning, "LARGE", 0)
+        patch.setattr(planning, "LEAST_ROWS", 1)
+        chosen = xla.plan(desc, "cpu")
+    assert chosen.shape in ("long", "long selection")
+    tiles = {"tile_j": 32, "chunk": 32} if chosen.shape == "long selection" else {"tile_j": 14}
+    return xla.lower(desc, dataclasses.replace(chosen, tile_i=16, unroll=4, features=5, **tiles))(*args)
 
 
 def _differences(x: Any, y: Any) -> Any:

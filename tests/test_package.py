@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import importlib.resources
+import os
 import re
 import subprocess
 import sys
@@ -44,8 +45,12 @@ def test_typed():
 def test_every_package_is_listed():
     listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
     package = Path(lazyjax.__file__).parent
-    found = [p.parent for p in [package / "__init__.py", *package.glob("*/__init__.py")]]
-    assert sorted(listed) == sorted("lazyjax" if p == package else f"lazyjax.{p.name}" for p in found)
+    found = [
+        Path(d).relative_to(package.parent)
+        for d, _, files in os.walk(package, followlinks=True)
+        if "__init__.py" in files
+    ]
+    assert sorted(listed) == sorted(".".join(p.parts) for p in found)
 
 
 def test_kernels_are_a_part_of_the_package():

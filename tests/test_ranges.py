@@ -15,7 +15,7 @@ import lazyjax
 from lazyjax import Genred, LazyTensor, Vi, Vj
 from lazyjax.cluster import from_matrix, swap_axes
 from lazyjax.kernels import planner
-from lazyjax.kernels.planner import XlaPlan
+from lazyjax.kernels.xla.plan import XlaPlan
 
 from . import cases
 from .cases import CASES, Case, K, arguments, distance, vector

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from lazyjax import LazyTensor, Pm, Vi, Vj, explain, lift
-from lazyjax.kernels.planner import SCALARS
+from lazyjax.kernels.xla.plan import SCALARS
 
 from .dense import close, derivatives_agree, gaussian, normal, sqdists
 

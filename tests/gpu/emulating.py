@@ -12,7 +12,7 @@ import numpy as np
 from jax.extend.core import Literal
 
 from lazyjax.kernels import Description, plan
-from lazyjax.kernels.pallas_triton import quiet
+from lazyjax.kernels.triton.pallas import quiet
 
 from ..kernels_of import run_on
 from .chips import Chip

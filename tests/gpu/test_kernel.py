@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lazyjax import Vi, Vj, explain
-from lazyjax.kernels.triton_plan import TritonPlan
+from lazyjax.kernels.triton.plan import TritonPlan
 
 from ..cases import CASES, arguments
 from ..kernels_of import on_pallas, run_on

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import pytest
 
 from lazyjax import Vi, Vj, explain
-from lazyjax.kernels import Description, planner, triton_ir
+from lazyjax.kernels import Description, planner
+from lazyjax.kernels.triton.ir import TritonIrPlan
 
 from ..cases import CASES, arguments
 from ..full import FULL
@@ -50,7 +51,7 @@ def test_it_runs_only_where_it_is_asked_for() -> None:
         (explained,) = explain(lambda x: f(x, None), x, platform=platform)
         assert explained.plan.kernel == kernel
     (explained,) = explain(lambda x: f(x, "triton-ir"), x, platform="cuda")
-    assert explained.plan.kernel == "triton-ir" and explained.plan.tiles == triton_ir.TritonIrPlan(64, 64)
+    assert explained.plan.kernel == "triton-ir" and explained.plan.tiles == TritonIrPlan(64, 64)
     with pytest.raises(
         ValueError, match=r"backend='triton-ir' cannot run this reduction on cpu: it is for cuda, not cpu"
     ):

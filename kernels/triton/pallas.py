@@ -21,13 +21,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from . import composites, scalarize
-from .description import Description
-from .pairs import batched
-from .reduction import TracedReduction, trace, tree_merge
-from .triton_body import Accumulators, Fold, computing
-from .triton_merge import in_one_order, merge_along
-from .triton_plan import TritonPlan, choose
+from .. import scalarize
+from ..cost import operations
+from ..description import Description
+from ..pairs import batched
+from ..reduction import TracedReduction, trace, tree_merge
+from . import composites
+from .body import Accumulators, Fold, computing
+from .merge import in_one_order, merge_along
+from .plan import TritonPlan, choose
 
 name = "pallas-triton"
 
@@ -52,6 +54,8 @@ def _traced(desc: Description) -> TracedReduction:
 
 def supports(desc: Description, platform: str) -> str | None:
     """None, or why Triton cannot run this description."""
+    if isinstance(cost := operations(desc), str):
+        return cost
     if platform == "tpu":
         return "it emits Triton, which TPUs do not run"
     if desc.ranges is not None:

@@ -13,8 +13,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from .description import Description
-from .scalarize import Arithmetic, Tiles, evaluate, tiles
+from ..description import Description
+from ..scalarize import Arithmetic, Tiles, evaluate, tiles
 
 # Instructions that one result takes on a CPU, where it is more than one.
 WEIGHTS = {

@@ -12,8 +12,8 @@ from typing import Any
 
 import jax
 
-from .description import Description, PairFunction, trace_pair
-from .reduction import ShiftedSum, config_key
+from ..description import Description, PairFunction, trace_pair
+from ..reduction import ShiftedSum, config_key
 
 
 def passes(desc: Description) -> tuple[Description, Description]:

@@ -18,17 +18,18 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from . import xla_ranges
-from .description import Description
-from .pairs import batched, pad_leading, padded_size
-from .reduction import trace
-from .xla_block import Block
-from .xla_groups import Groups
-from .xla_lanes import Lanes
-from .xla_long import Long
-from .xla_long_selection import LongSelection
-from .xla_passes import two_passes
-from .xla_products import Products
+from ..description import Description
+from ..pairs import batched, pad_leading, padded_size
+from ..reduction import trace
+from . import ranges
+from .block import Block
+from .groups import Groups
+from .lanes import Lanes
+from .long import Long
+from .long_selection import LongSelection
+from .passes import two_passes
+from .plan import XlaPlan, choose
+from .products import Products
 
 name = "xla"
 
@@ -47,13 +48,18 @@ def supports(desc: Description, platform: str) -> str | None:
     return None
 
 
-def lower(desc: Description, plan: Any) -> Callable[..., Sequence[jax.Array]]:
-    """A function of the arrays of `desc`, for the tiles of `plan` (see `planner.XlaPlan`)."""
+def plan(desc: Description, platform: str) -> XlaPlan:
+    """Tiles for this description."""
+    return choose(desc, platform)
+
+
+def lower(desc: Description, plan: XlaPlan) -> Callable[..., Sequence[jax.Array]]:
+    """A function of the arrays of `desc`, for the tiles of `plan`."""
     if plan.shape == "passes":
         plans = iter(plan.passes)
         return two_passes(desc, lambda one, args: lower(one, next(plans))(*args))
     if desc.ranges is not None:
-        return xla_ranges.lower(desc, plan)
+        return ranges.lower(desc, plan)
     traced = trace(desc.reduction, tuple((v.shape, v.dtype) for v in desc.pair.out_avals), desc.index_dtype)
     if isinstance(desc.m, int):
         plan = dataclasses.replace(plan, tile_i=min(plan.tile_i, desc.m))
@@ -62,7 +68,7 @@ def lower(desc: Description, plan: Any) -> Callable[..., Sequence[jax.Array]]:
     return lambda *args: batched(problem, desc, args, together=plan.problems)
 
 
-def _rows(desc: Description, plan: Any, reduce_rows: Any) -> Callable[[Sequence[jax.Array]], Sequence[jax.Array]]:
+def _rows(desc: Description, plan: XlaPlan, reduce_rows: Any) -> Callable[[Sequence[jax.Array]], Sequence[jax.Array]]:
     """Every row on its own: walk through the tiles of i."""
     m, tile = desc.m, plan.tile_i
 
@@ -82,7 +88,7 @@ def _rows(desc: Description, plan: Any, reduce_rows: Any) -> Callable[[Sequence[
     return problem
 
 
-def _both(desc: Description, plan: Any, reduce_rows: Any) -> Callable[[Sequence[jax.Array]], Sequence[jax.Array]]:
+def _both(desc: Description, plan: XlaPlan, reduce_rows: Any) -> Callable[[Sequence[jax.Array]], Sequence[jax.Array]]:
     """All pairs into one result: one accumulator, merged tile after tile, so no array has m rows."""
     m, tile = desc.m, plan.tile_i
 

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from jax.extend.core import Literal
 
-from .scalarize import Arithmetic, inner_jaxpr
+from ..scalarize import Arithmetic, inner_jaxpr
 
 DTYPES = {"bool": "i1", "int32": "i32", "int64": "i64", "float32": "f32", "float64": "f64"}
 

@@ -14,9 +14,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from .description import Description
-from .reduction import TracedReduction
-from .triton_body import Fold, computing
+from ..description import Description
+from ..reduction import TracedReduction
+from .body import Fold, computing
 
 LANES = 32  # threads of a warp
 # Registers of a thread: what a program should take, so that three programs of four warps share a multiprocessor, and

@@ -10,11 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..description import Description
+from ..reduction import TracedReduction
+from ..scalarize import Arithmetic, Tiles, broadcast_tile, evaluate, tiles
 from . import composites
-from .description import Description
 from .expression import PAIR, READS, J, Program, Recorder
-from .reduction import TracedReduction
-from .scalarize import Arithmetic, Tiles, broadcast_tile, evaluate, tiles
 
 
 def computing(dtype: Any) -> np.dtype:

@@ -24,13 +24,13 @@ import numpy as np
 from jax import lax
 from jax.extend.core import jaxpr_as_fun
 
-from .description import Description, PairFunction, trace_pair
+from ..description import Description, PairFunction, trace_pair
+from ..long_features import LONG, Split, split
+from ..reduction import ShiftedSum, TracedReduction, config_key, trace, tree_merge
+from ..scalarize import Arithmetic, Tiles, broadcast_tile, evaluate, tiles
 from .elementary import FUNCTIONS
-from .long_features import LONG, Split, split
+from .fusion import apart
 from .long_tile import Tile
-from .reduction import ShiftedSum, TracedReduction, config_key, trace, tree_merge
-from .scalarize import Arithmetic, Tiles, broadcast_tile, evaluate, tiles
-from .xla_lanes import apart
 
 # An accumulator: for each leaf a list of lanes, one for each of a few features, or an array (features, lanes) of many.
 Acc = list[Any]

@@ -13,11 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from .description import Description
+from ..description import Description
+from ..pairs import pad_leading
+from ..reduction import TracedReduction, tree_merge
+from ..scalarize import Arithmetic, Tiles, broadcast_tile, evaluate, tiles
 from .elementary import FAR, FUNCTIONS, near_functions
-from .pairs import pad_leading
-from .reduction import TracedReduction, tree_merge
-from .scalarize import Arithmetic, Tiles, broadcast_tile, evaluate, tiles
+from .fusion import apart, as_one, packed, unpacked
 from .sharing import Replay, without
 
 Flat = list[jax.Array]  # an accumulator: one array of lanes for every feature of every leaf
@@ -159,14 +160,14 @@ class Lanes:
                 return self.chunk(columns, first * length, self.plan.unroll, acc)
 
             def body(k: Any, acc: Flat) -> Flat:
-                acc = floats(acc, acc_dtypes) if self.plan.joined else acc
+                acc = unpacked(acc, acc_dtypes) if self.plan.joined else acc
                 acc = self.chunk(columns, (first + count - 1 - k) * length, self.plan.unroll, acc)
                 return as_one(acc) if self.plan.joined else acc
 
             acc_dtypes = [x.dtype for x in acc]
             if not self.plan.joined:
                 return lax.fori_loop(0, count, body, acc)
-            return floats(lax.fori_loop(0, count, body, [_bits(x) for x in acc]), acc_dtypes)
+            return unpacked(lax.fori_loop(0, count, body, [packed(x) for x in acc]), acc_dtypes)
 
         if stride > 1 and n % stride:  # the last `stride` pairs, of which some belong to the row before
             new = self.chunk(columns, n - stride, 1, acc)
@@ -286,44 +287,5 @@ class Lanes:
         return dict(zip(plan.kept.pairs, apart(first, compute), strict=True))
 
 
-# XLA on the CPU writes a loop for each result of a chunk, which computes anew what they share.  It writes one loop for
-# all results of one operation alone, and a reduction is the only such operation that is fused with what it reads.  So
-# the results are reduced: over an axis of two, along which each is repeated, by "or" of their bits, which changes none.
-# LLVM removes that inner loop, for nothing in it depends on the axis.  Integers cross the outer loop, because XLA would
-# copy what is converted behind a reduction.
-
-
-def joinable(dtype: Any) -> bool:
-    """Whether a result of this dtype can be one of a joined loop."""
-    return np.dtype(dtype).kind in "iu" or jnp.issubdtype(dtype, jnp.floating)
-
-
-def _bits(x: jax.Array) -> jax.Array:
-    return x if x.dtype.kind in "iu" else lax.bitcast_convert_type(x, np.dtype(f"i{x.dtype.itemsize}"))
-
-
-def floats(bits: Flat, dtypes: Sequence[Any]) -> Flat:
-    """The results of `as_one` in their own dtypes."""
-    return [x if x.dtype == d else lax.bitcast_convert_type(x, d) for x, d in zip(bits, dtypes, strict=True)]
-
-
-def as_one(results: Flat) -> Flat:
-    """The bits of all results, computed in one loop."""
-    repeated = [lax.broadcast(_bits(x), (2,)) for x in results]
-    zeros = [np.zeros((), x.dtype) for x in repeated]
-    either = lambda a, b: [lax.bitwise_or(x, y) for x, y in zip(a, b, strict=True)]  # noqa: E731
-    return list(lax.reduce(repeated, zeros, either, (0,)))
-
-
 def _row(x: Any, u: int) -> jax.Array:
     return x[u] if isinstance(x, list) else lax.index_in_dim(x, u, 0, keepdims=False)
-
-
-def apart(step: Any, fn: Callable[[], Any]) -> Any:
-    """fn(), computed once, whatever reads it; `step` is a number of a loop that is not negative.
-
-    XLA on the CPU would compute it anew in the loop of every result that reads it.  A branch that only the run
-    chooses is the one wall that it respects: it removes `optimization_barrier` before it fuses.
-    """
-    nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(fn))
-    return lax.cond(step >= 0, fn, lambda: nothing)

@@ -15,13 +15,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from .description import Description
-from .pairs import all_pairs, batched, nothing, pad_leading
-from .ranges import between, slice_starts
-from .reduction import TracedReduction, trace, tree_merge
-from .scalarize import Tiles, tiles
-from .xla_block import Block
-from .xla_lanes import Flat, Lanes
+from ..description import Description
+from ..pairs import all_pairs, batched, nothing, pad_leading
+from ..ranges import between, slice_starts
+from ..reduction import TracedReduction, trace, tree_merge
+from ..scalarize import Tiles, tiles
+from .block import Block
+from .lanes import Flat, Lanes
 
 
 class RangeLanes(Lanes):
@@ -115,7 +115,7 @@ SHAPES: dict[str, Any] = {"lanes": RangeLanes, "block": RangeBlock}
 
 
 def lower(desc: Description, plan: Any) -> Callable[..., Sequence[jax.Array]]:
-    """A function of the arrays of `desc`, for the tiles of `plan` (see `planner.XlaPlan`)."""
+    """A function of the arrays of `desc`, for the tiles of `plan` (see `plan.XlaPlan`)."""
     traced = trace(desc.reduction, tuple((v.shape, v.dtype) for v in desc.pair.out_avals), desc.index_dtype)
     walk = SHAPES[plan.shape](desc, plan, traced)
 

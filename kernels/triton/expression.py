@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 from jax import lax
 
+from ..scalarize import Arithmetic, broadcast_tile
 from . import composites, instructions
-from .scalarize import Arithmetic, broadcast_tile
 
 # What a node reads, as a mask: neither i nor j (constants and parameters) is 0.
 READS = {"p": 0, "i": 1, "j": 2}

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax.extend.core import Primitive
 from jax.interpreters import mlir
 
-from .reduction import tree_merge
+from ..reduction import tree_merge
 
 Merge = Callable[[list[Any], list[Any]], list[Any]]
 

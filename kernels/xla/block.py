@@ -10,9 +10,9 @@ import jax.numpy as jnp
 from jax import lax
 from jax.extend.core import jaxpr_as_fun
 
-from .description import Description
-from .pairs import all_pairs, axes_for, pad_leading, padded_size
-from .reduction import TracedReduction, tree_merge
+from ..description import Description
+from ..pairs import all_pairs, axes_for, pad_leading, padded_size
+from ..reduction import TracedReduction, tree_merge
 
 Flat = list[jax.Array]  # an accumulator: its leaves, with a leading axis of rows
 

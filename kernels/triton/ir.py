@@ -1,6 +1,6 @@
 """GPU kernels written as Triton's IR, as text, and given to XLA by its custom call: no Pallas between.
 
-The second emitter beside `pallas_triton`, behind the same contract.  It runs where it is asked for by name, as a
+The second emitter beside `pallas`, behind the same contract.  It runs where it is asked for by name, as a
 measure of that contract, and as the way on should Pallas lose its Triton backend.  The name of the custom call has no
 guarantee of stability.  One program owns BM rows of one problem, walks through j in blocks of BN, and merges its
 (BM, BN) accumulator along j when all is read.
@@ -17,11 +17,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from . import scalarize
-from .description import Description
-from .reduction import TracedReduction, trace, tree_merge
-from .scalarize import evaluate, tiles
-from .triton_text import DTYPES, Text, Value, refusal, type_of
+from .. import scalarize
+from ..cost import operations
+from ..description import Description
+from ..reduction import TracedReduction, trace, tree_merge
+from ..scalarize import evaluate, tiles
+from .text import DTYPES, Text, Value, refusal, type_of
 
 name = "triton-ir"
 TARGET = "__gpu$xla.gpu.triton"
@@ -42,6 +43,8 @@ def _traced(desc: Description) -> TracedReduction:
 
 def supports(desc: Description, platform: str) -> str | None:
     """None, or why this description cannot be written."""
+    if isinstance(cost := operations(desc), str):
+        return cost
     if platform != "cuda":
         return f"it is for cuda, not {platform}"
     if not all(isinstance(s, int) for s in (desc.m, desc.n, *desc.batch)):
@@ -63,7 +66,7 @@ def supports(desc: Description, platform: str) -> str | None:
     return None
 
 
-def plan(desc: Description) -> TritonIrPlan:
+def plan(desc: Description, platform: str) -> TritonIrPlan:
     """The largest tile whose accumulators take a quarter of the registers, 64 by 64 at most."""
     words = sum(math.prod(a.shape) * max(1, np.dtype(a.dtype).itemsize // 4) for a in _traced(desc).acc_avals)
     block_i = block_j = 64

@@ -20,11 +20,12 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from .description import Description
-from .reduction import Selection, TracedReduction, trace, tree_merge
-from .scalarize import broadcast_tile, evaluate, tiles
-from .xla_block import Block
-from .xla_lanes import Lanes, apart
+from ..description import Description
+from ..reduction import Selection, TracedReduction, trace, tree_merge
+from ..scalarize import broadcast_tile, evaluate, tiles
+from .block import Block
+from .fusion import apart
+from .lanes import Lanes
 
 Flat = list[jax.Array]
 

@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from .scalarize import broadcast_tile, tiles
+from ..scalarize import broadcast_tile, tiles
+from .lanes import Flat, Lanes
 from .sharing import coefficients
-from .xla_lanes import Flat, Lanes
 
 
 class Products(Lanes):

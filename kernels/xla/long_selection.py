@@ -1,6 +1,6 @@
 """The K smallest of all j, for one tile of i, where features are long: the values of a stretch of j's are held.
 
-To compute a value again costs more than to keep it, so group minima (see `xla_groups`) name K groups of a stretch, and
+To compute a value again costs more than to keep it, so group minima (see `groups`) name K groups of a stretch, and
 their values are looked up.  Where groups of nothing but NaN deceive, the whole stretch is selected from.
 """
 
@@ -13,11 +13,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from .description import Description
-from .pairs import pad_leading, padded_size
-from .reduction import Selection, TracedReduction, trace
-from .scalarize import broadcast_tile, evaluate, tiles
-from .xla_long import Acc, Long
+from ..description import Description
+from ..pairs import pad_leading, padded_size
+from ..reduction import Selection, TracedReduction, trace
+from ..scalarize import broadcast_tile, evaluate, tiles
+from .long import Acc, Long
 
 GROUP = 32
 

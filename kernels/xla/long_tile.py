@@ -16,9 +16,9 @@ import numpy as np
 from jax import lax
 from jax.extend.core import Literal
 
-from .long_features import CONTRACTIONS, SAME_ORDER, Node, Split, apply, is_long, size
-from .scalarize import IDENTITY, Arithmetic, Tiles, broadcast_tile, run_equation, tiles
-from .xla_lanes import apart
+from ..long_features import CONTRACTIONS, SAME_ORDER, Node, Split, apply, is_long, size
+from ..scalarize import IDENTITY, Arithmetic, Tiles, broadcast_tile, run_equation, tiles
+from .fusion import apart
 
 
 class Tile:

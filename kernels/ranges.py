@@ -76,6 +76,47 @@ def between(totals: jax.Array, slices: jax.Array) -> jax.Array:
     return running[slices] - running[slice_starts(slices)]
 
 
+class RowTiles(NamedTuple):
+    """Tiles of rows, (T,) each: the first row, the end of its cluster, the cluster; whether it is one at all."""
+
+    row: jax.Array
+    end: jax.Array
+    cluster: jax.Array
+    real: jax.Array
+
+
+def row_tiles(ranges: jax.Array, wanted: Any, tile: int, most: Any) -> tuple[RowTiles, jax.Array]:
+    """The clusters that are wanted, (C,), in tiles of rows: `most` of them, and how many there are really.
+
+    Clusters that do not overlap have at most C + ceil(m / tile) tiles.
+    """
+    dtype = ranges.dtype
+    count = parts(ranges, tile) * wanted.astype(dtype)
+    ends = lax.cumsum(count)
+    number = jnp.arange(most, dtype=dtype)
+    few = isinstance(most, int) and most * ranges.shape[0] <= 1 << 16
+    cluster = jnp.searchsorted(ends, number, side="right", method="compare_all" if few else "scan")
+    cluster = jnp.minimum(cluster, np.asarray(ranges.shape[0] - 1, cluster.dtype))
+    within = number - (ends - count)[cluster]
+    real = number < ends[-1]
+    row = jnp.where(real, ranges[cluster, 0] + within * np.asarray(tile, dtype), 0)
+    return RowTiles(row, jnp.where(real, ranges[cluster, 1], 0), cluster, real), ends[-1]
+
+
+def gaps(ranges: jax.Array, m: Any) -> jax.Array:
+    """The rows that no cluster owns, as (C + 1, 2) ranges, many of them empty."""
+    order = jnp.argsort(ranges[:, 0])
+    ends = jnp.concatenate([jnp.zeros((1,), ranges.dtype), lax.cummax(ranges[order, 1])])
+    starts = jnp.concatenate([ranges[order, 0], jnp.full((1,), m, ranges.dtype)])
+    return jnp.stack([ends, jnp.maximum(ends, starts)], 1)
+
+
+def parts(ranges: jax.Array, size: int) -> jax.Array:
+    """How many pieces of a size, the last of which may be shorter, every range has."""
+    dtype = ranges.dtype
+    return lax.div(ranges[:, 1] - ranges[:, 0] + np.asarray(size - 1, dtype), np.asarray(size, dtype))
+
+
 def cluster_of_rows(ranges: jax.Array, m: Any) -> jax.Array:
     """The cluster of every row, (m,); -1 where there is none."""
     number = jnp.arange(1, ranges.shape[0] + 1, dtype=ranges.dtype)

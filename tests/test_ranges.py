@@ -21,7 +21,7 @@ from . import cases
 from .cases import CASES, Case, K, arguments, distance, vector
 from .dense import close
 from .full import FULL
-from .kernels_of import RUNS, on_xla, run_on
+from .kernels_of import RUNS, on_pallas, on_xla, run_on
 from .transformations import ALL
 
 M, N = 21, 37
@@ -174,6 +174,7 @@ KERNELS = {
     "lanes": on_xla(XlaPlan("lanes", tile_i=4, unroll=4, tiles=2)),
     "block": on_xla(XlaPlan("block", tile_i=4, tile_j=8, tiles=2)),
     "as planned for many pairs": RUNS["as planned for many pairs"],
+    "pallas-triton, interpreted": on_pallas(block_i=4, block_j=2, unroll=2, group=1),
 }
 
 
@@ -183,6 +184,26 @@ def test_kernels(kernel: str) -> None:
     chosen = [c for c in SOME if (c.name != "Kmin") or kernel != "lanes"]
     got = jax.jit(lambda *a: [run_on(sparse(c, RANGES), KERNELS[kernel], *a) for c in chosen])(*args)
     agree(got, jax.jit(lambda *a: [MASKED[c.name](*a, jnp.asarray(MASK)) for c in chosen])(*args))
+
+
+def test_gpu_kernel_gradients_and_batches() -> None:
+    """Interpreted: both halves of the ranges, and ranges of their own for each problem."""
+    x, y, b, s = arguments(M, N)
+    run = KERNELS["pallas-triton, interpreted"]
+
+    def ours(x: Any, y: Any, b: Any, s: Any, ranges: Any) -> Any:
+        each = lambda x, b, r: _kernel(x, y, s).matvec(b, ranges=r)  # noqa: E731
+        return jax.vmap(each, (None, 0, 0))(x, jnp.stack([b, b + 1]), ranges)
+
+    def dense(x: Any, y: Any, b: Any, s: Any) -> Any:
+        masks = [jnp.asarray(mask_of(ROWS, COLUMNS, k, M, N)) for k in SEVERAL]
+        return jnp.stack([jnp.where(k, jnp.exp(-distance(x, y, s)), 0) @ (b + i) for i, k in enumerate(masks)])
+
+    def slopes(f: Any) -> Any:
+        return jax.value_and_grad(lambda *a: jnp.sum(jnp.sin(f(*a))), (0, 1, 2, 3))
+
+    got = jax.jit(lambda *a: run_on(slopes(lambda *a: ours(*a, BOTH)), run, *a))(x, y, b, s)
+    agree(got, jax.jit(slopes(dense))(x, y, b, s))
 
 
 def test_long_ranges_are_summed_by_groups() -> None:
@@ -392,12 +413,12 @@ def test_memory_is_linear() -> None:
 def test_explain() -> None:
     x, y, b, _ = arguments(M, N)
     found = lazyjax.explain(lambda x, y: _kernel(x, y).matvec(b, ranges=RANGES), x, y, platform="cuda")
-    assert found[0].plan.kernel == "xla"
+    assert found[0].plan.kernel == "pallas-triton"
     text = str(found)
-    assert "refused    pallas-triton: it walks through all pairs, not through ranges of them" in text
-    assert "21 rows, each over at most 37 pairs, in 3 clusters with 5 ranges" in text
+    assert "pallas-triton" in text
     with pytest.raises(planner.UnsupportedError, match="it walks through all pairs, not through ranges"):
-        _kernel(x, y).matvec(b, ranges=RANGES, backend="pallas-triton")
+        _kernel(x, y).matvec(b, ranges=RANGES, backend="triton-ir")
+    assert "21 rows, each over at most 37 pairs, in 3 clusters with 5 ranges" in text
 
 
 # Wrong ranges.

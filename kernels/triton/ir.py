@@ -45,6 +45,8 @@ def supports(desc: Description, platform: str) -> str | None:
     """None, or why this description cannot be written."""
     if isinstance(cost := operations(desc), str):
         return cost
+    if desc.ranges is not None:
+        return "it walks through all pairs, not through ranges of them"
     if platform != "cuda":
         return f"it is for cuda, not {platform}"
     if not all(isinstance(s, int) for s in (desc.m, desc.n, *desc.batch)):

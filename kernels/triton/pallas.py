@@ -58,14 +58,14 @@ def supports(desc: Description, platform: str) -> str | None:
         return cost
     if platform == "tpu":
         return "it emits Triton, which TPUs do not run"
-    if desc.ranges is not None:
-        return "it walks through all pairs, not through ranges of them"
-    if not (isinstance(desc.m, int) and isinstance(desc.n, int)):
+    if not all(isinstance(s, int) for s in (desc.m, desc.n, *(desc.ranges or ()))):
         return "its grid needs sizes that are known when it is compiled, not symbolic ones"
     sizes = {"i": desc.m, "j": desc.n, "p": 1}
     largest = max([0, *(math.prod(a.shape) * sizes[r] for a, r in zip(desc.pair.in_avals, desc.roles, strict=True))])
     if max(largest, *(math.prod(o.shape[len(desc.batch) :]) for o in desc.outputs)) > np.iinfo(np.int32).max:
         return "an array of more than 2**31 elements is beyond the 32-bit offsets of its loads"
+    if desc.ranges is not None and max(desc.m, desc.n) > np.iinfo(np.int32).max:
+        return "ranges of an axis of more than 2**31 rows are beyond its 32-bit integers"
     traced = _traced(desc)
     features = sum(math.prod(a.shape) for a in desc.pair.in_avals)
     accumulators = sum(math.prod(a.shape) for a in traced.acc_avals)
@@ -110,10 +110,13 @@ def quiet() -> Iterator[None]:
 
 def lower(desc: Description, plan: TritonPlan) -> Callable[..., Sequence[jax.Array]]:
     """One kernel call; batch dims become axes of its grid."""
-    return lambda *args: batched(_Kernel(desc, plan), desc, args)
+    from .ranges import RangeKernel  # which is a kernel of this file
+
+    kernel = (Kernel if desc.ranges is None else RangeKernel)(desc, plan)
+    return lambda *args: batched(kernel, desc, args)
 
 
-class _Kernel:
+class Kernel:
     """One problem: the arrays as the kernel reads them, the kernel, and the arrays that it wrote as results."""
 
     def __init__(self, desc: Description, plan: TritonPlan):
@@ -122,17 +125,25 @@ class _Kernel:
         self.blocks = -(-desc.n // plan.block_j)
         self.chunks = desc.n // (plan.block_j * plan.unroll)  # steps of the loop: whole, without a mask
         self.rest = self.blocks - self.chunks * plan.unroll  # blocks that come first, masked
-        self.splits = max(1, min(plan.splits, self.chunks))
+        self.splits = self._splits()
         self.programs = -(-desc.m // plan.block_i)
         # Accumulators are stored, to be merged by XLA, where several programs hold parts of a result.
         self.parts = desc.over == "ij" or self.splits > 1
 
+    def _splits(self) -> int:
+        return max(1, min(self.plan.splits, self.chunks))
+
     def __call__(self, args: Sequence[jax.Array]) -> Sequence[jax.Array]:
+        return self.call(args, ())
+
+    def call(self, args: Sequence[jax.Array], table: Sequence[jax.Array]) -> Sequence[jax.Array]:
+        """Launch the kernel; what `table` holds of every program, it reads by itself."""
         from jax.experimental import pallas as pl
         from jax.experimental.pallas import triton as plt
 
         desc, plan = self.desc, self.plan
         flat = [self._array(r, a, x) for r, a, x in zip(desc.roles, desc.pair.in_avals, args, strict=True) if x.size]
+        flat += table
         rows = 1 if desc.over == "ij" else desc.m
         if self.parts:
             held = self.splits * (self.programs if desc.over == "ij" else desc.m)
@@ -184,14 +195,14 @@ class _Kernel:
         from jax.experimental import pallas as pl
         from jax.experimental.pallas import triton as plt
 
-        desc, plan, traced, monoid = self.desc, self.plan, self.traced, self.monoid
-        m, n, rows, columns = desc.m, desc.n, plan.block_i, plan.block_j
+        desc, plan, monoid = self.desc, self.plan, self.monoid
+        m, rows, columns = desc.m, plan.block_i, plan.block_j
         shape = (rows, columns)
         kinds = list(zip(desc.roles, desc.pair.in_avals, strict=True))
         count = sum(math.prod(a.shape) > 0 for _, a in kinds)
-        ins, outs = list(refs[:count]), list(refs[count:])
+        ins, table, outs = list(refs[:count]), refs[count : count + self.tables], list(refs[count + self.tables :])
         refs_of = [ins.pop(0) if math.prod(a.shape) else None for _, a in kinds]
-        first_row = pl.program_id(0) * rows
+        first_row, last_row = self._own_rows(table)
 
         def load(ref: Any, aval: Any, offset: Any, step: int, mask: Any) -> list[Any]:
             items = []
@@ -207,18 +218,18 @@ class _Kernel:
             if role == "p":
                 fixed.append(load(ref, aval, jnp.zeros((1, 1), jnp.int32), 1, None))
             elif role == "i":
-                fixed.append(load(ref, aval, row * math.prod(aval.shape), 1, row < m))
+                fixed.append(load(ref, aval, row * math.prod(aval.shape), 1, row < last_row))
 
-        def blocks_of(fold: Fold, before: dict[int, Any], block: Any, acc: Any, mask: bool) -> list[jax.Array]:
-            """Fold consecutive blocks, the first of which is given."""
+        def blocks_of(fold: Fold, before: dict[int, Any], first: Any, end: Any, acc: Any) -> list[jax.Array]:
+            """Fold consecutive blocks from a column on, which are whole, or masked from a column `end` on."""
             own, indices, inside = [], [], None
             for u in range(len(fold.blocks)):
-                start = (block + u) * columns
+                start = first + u * columns
                 j = start + lane
-                inside = j < n if mask else None
+                inside = None if end is None else j < end
                 own.append(
                     [
-                        load(ref, a, start * math.prod(a.shape) + lane, columns, inside)
+                        load(ref, a, *self._address(start, lane, math.prod(a.shape)), inside)
                         for (r, a), ref in zip(kinds, refs_of, strict=True)
                         if r == "j"
                     ]
@@ -230,28 +241,9 @@ class _Kernel:
             keep = lax.broadcast_in_dim(inside, shape, (0, 1))
             return [lax.select(keep, a, b) for a, b in zip(new, acc, strict=True)]
 
-        acc = monoid.neutral(shape)
         part = pl.program_id(1)
-        if self.rest:
-            single = Fold(desc, traced, 1, plan.assembly)
-            known = single.before(fixed)
-            last = self.rest  # they belong to the last part (a selection between 1 and 0 would be lowered as a boolean)
-            if self.splits > 1:
-                last = self.rest * jnp.maximum(part - (self.splits - 2), 0)
-            step = lambda k, acc: blocks_of(single, known, self.blocks - 1 - k, acc, True)  # noqa: E731
-            acc = lax.fori_loop(0, last, step, acc)
-        if self.chunks:
-            whole = Fold(desc, traced, plan.unroll, plan.assembly)
-            before = whole.before(fixed)
-
-            def walk(first: Any, steps: Any, acc: list[jax.Array]) -> list[jax.Array]:
-                def step(k: Any, acc: list[jax.Array]) -> list[jax.Array]:
-                    return blocks_of(whole, before, (first + steps - 1 - k) * plan.unroll, acc, False)
-
-                return lax.fori_loop(0, steps, step, acc)
-
-            acc = self._walk(walk, part, acc, shape)
-        here = row < m
+        acc = self._over_j(blocks_of, fixed, table, shape)
+        here = row < last_row
         if desc.over == "ij":
             keep = lax.broadcast_in_dim(here, shape, (0, 1))
             acc = [lax.select(keep, a, b) for a, b in zip(acc, monoid.neutral(shape), strict=True)]
@@ -264,27 +256,68 @@ class _Kernel:
         i = first_row + jnp.arange(rows, dtype=jnp.int32)
         if self.parts:
             for ref, value in zip(outs, acc, strict=True):
-                plt.store(ref.at[part * m + i], value, mask=i < m)
+                plt.store(ref.at[part * m + i], value, mask=i < last_row)
             return
         for features in monoid.finalize(acc, (rows,)):
             if features:
                 ref = outs.pop(0)
                 for k, value in enumerate(features):
-                    plt.store(ref.at[i * len(features) + k], value, mask=i < m)
+                    plt.store(ref.at[i * len(features) + k], value, mask=i < last_row)
 
-    def _walk(self, walk: Any, part: Any, acc: list[jax.Array], shape: tuple[int, int]) -> list[jax.Array]:
-        """All steps of this part of j, from the last to the first (see `Reduction.fold`)."""
-        per = -(-self.chunks // self.splits)
-        start: Any = 0
-        steps: Any = self.chunks
-        if self.splits > 1:
-            start = part * per
-            steps = jnp.minimum(per, self.chunks - start)
+    tables = 0  # arrays that hold a number of every program
+
+    def _own_rows(self, table: Sequence[Any]) -> tuple[Any, Any]:
+        """The first row of this program, and the end of those that it may own."""
+        from jax.experimental import pallas as pl
+
+        del table
+        return pl.program_id(0) * self.plan.block_i, self.desc.m
+
+    def _address(self, start: Any, lane: Any, features: int) -> tuple[Any, int]:
+        """Where the first feature of the columns from `start` on stands, and how far apart features are."""
+        return start * features + lane, self.plan.block_j
+
+    def _over_j(self, blocks_of: Any, fixed: Any, table: Sequence[Any], shape: tuple[int, int]) -> list[jax.Array]:
+        """The accumulators of all columns of this part."""
+        from jax.experimental import pallas as pl
+
+        del table
+        desc, plan, traced, columns = self.desc, self.plan, self.traced, self.plan.block_j
+        acc = self.monoid.neutral(shape)
+        part = pl.program_id(1)
+        if self.rest:
+            single = Fold(desc, traced, 1, plan.assembly)
+            known = single.before(fixed)
+            last = self.rest  # they belong to the last part (a selection between 1 and 0 would be lowered as a boolean)
+            if self.splits > 1:
+                last = self.rest * jnp.maximum(part - (self.splits - 2), 0)
+            step = lambda k, acc: blocks_of(single, known, (self.blocks - 1 - k) * columns, desc.n, acc)  # noqa: E731
+            acc = lax.fori_loop(0, last, step, acc)
+        if self.chunks:
+            whole = Fold(desc, traced, plan.unroll, plan.assembly)
+            before = whole.before(fixed)
+            per = -(-self.chunks // self.splits)
+            start, steps = 0, self.chunks
+            if self.splits > 1:
+                start = part * per
+                steps = jnp.minimum(per, self.chunks - start)
+            step = lambda k, acc: blocks_of(whole, before, k * (plan.unroll * columns), None, acc)  # noqa: E731
+            acc = self._walk(step, start, steps, per, acc, shape)
+        return acc
+
+    def _walk(
+        self, step: Any, start: Any, steps: Any, most: int, acc: list[jax.Array], shape: tuple[int, int]
+    ) -> list[jax.Array]:
+        """Steps (`most` or fewer) of the loop, from the last to the first (see `Reduction.fold`)."""
+
+        def walk(first: Any, steps: Any, acc: list[jax.Array]) -> list[jax.Array]:
+            return lax.fori_loop(0, steps, lambda k, acc: step(first + steps - 1 - k, acc), acc)
+
         group = self.plan.group
-        if per <= group or not self.desc.reduction.rounds:
+        if most <= group or not self.desc.reduction.rounds:
             return walk(start, steps, acc)
         # A float32 sum of many terms is summed by groups: the error grows with their size, not with n.
-        groups = -(-per // group)
+        groups = -(-steps // group) if isinstance(steps, int) else lax.div(steps + (group - 1), jnp.int32(group))
 
         def body(k: Any, acc: list[jax.Array]) -> list[jax.Array]:
             first = start + (groups - 1 - k) * group

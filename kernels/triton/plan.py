@@ -167,7 +167,8 @@ def choose(desc: Description, traced: TracedReduction, platform: str) -> TritonP
         programs = -(-desc.m // block_i) * math.prod(desc.batch)
     # Where there are few rows, warps and the rows of a thread stand along j too.
     block_j = min(pairs // block_i, max(LANES, 1 << (max(1, desc.n) - 1).bit_length()))
-    splits = 1 if programs >= wanted else min(-(-wanted // programs), desc.n // (block_j * unroll * STEPS_OF_A_PART))
+    enough = programs >= wanted or desc.ranges is not None  # the ranges of a cluster are never shared out
+    splits = 1 if enough else min(-(-wanted // programs), desc.n // (block_j * unroll * STEPS_OF_A_PART))
     return TritonPlan(
         block_i, block_j, warps, unroll=unroll, splits=max(1, splits),
         group=group if best.registers <= LIMIT else 1 << 30,

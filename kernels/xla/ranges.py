@@ -17,7 +17,7 @@ from jax import lax
 
 from ..description import Description
 from ..pairs import all_pairs, batched, nothing, pad_leading
-from ..ranges import between, slice_starts
+from ..ranges import between, parts, row_tiles, slice_starts
 from ..reduction import TracedReduction, trace, tree_merge
 from ..scalarize import Tiles, tiles
 from .block import Block
@@ -126,7 +126,7 @@ def lower(desc: Description, plan: Any) -> Callable[..., Sequence[jax.Array]]:
     return lambda *args: batched(problem, desc, args, together=1)
 
 
-class RowTiles(NamedTuple):
+class Schedule(NamedTuple):
     """Tiles of rows, (T,) each: the first row, the end of its cluster, its first range, the number of its chunks."""
 
     row: jax.Array
@@ -135,37 +135,20 @@ class RowTiles(NamedTuple):
     chunks: jax.Array
 
 
-def _schedule(half: Sequence[jax.Array], m: Any, tile: int, length: int, together: int) -> tuple[RowTiles, jax.Array]:
+def _schedule(half: Sequence[jax.Array], m: Any, tile: int, length: int, together: int) -> tuple[Schedule, jax.Array]:
     """All tiles, those with most chunks first, a multiple of `together`; and how many there are really."""
     ranges, slices, redranges = half
     dtype = ranges.dtype
-
-    def parts(x: jax.Array, size: int) -> jax.Array:
-        return lax.div(x[:, 1] - x[:, 0] + np.asarray(size - 1, dtype), np.asarray(size, dtype))
-
     # An empty range takes a chunk too, in which nothing is valid.
     chunks = between(jnp.maximum(parts(redranges, length), np.asarray(1, dtype)), slices)
-    count = parts(ranges, tile) * (chunks > 0).astype(dtype)
-    ends = lax.cumsum(count)
-    # Clusters that do not overlap have no more tiles than this.
     most = ranges.shape[0] + -(-m // tile)
     most = -(-most // together) * together
-    number = jnp.arange(most, dtype=dtype)
-    few = isinstance(most, int) and most * ranges.shape[0] <= 1 << 16
-    cluster = jnp.searchsorted(ends, number, side="right", method="compare_all" if few else "scan")
-    cluster = jnp.minimum(cluster, np.asarray(ranges.shape[0] - 1, cluster.dtype))
-    within = number - (ends - count)[cluster]
-    real = number < ends[-1]
-    found = RowTiles(
-        jnp.where(real, ranges[cluster, 0] + within * np.asarray(tile, dtype), 0),
-        jnp.where(real, ranges[cluster, 1], 0),
-        slice_starts(slices)[cluster],
-        jnp.where(real, chunks[cluster], 0),
-    )
+    own, count = row_tiles(ranges, chunks > 0, tile, most)
+    found = Schedule(own.row, own.end, slice_starts(slices)[own.cluster], jnp.where(own.real, chunks[own.cluster], 0))
     if isinstance(most, int) and most == together:
-        return found, ends[-1]  # all at once: their order does not matter
+        return found, count  # all at once: their order does not matter
     order = jnp.argsort(-found.chunks)
-    return RowTiles(*(x[order] for x in found)), jnp.minimum(ends[-1], most)
+    return Schedule(*(x[order] for x in found)), jnp.minimum(count, most)
 
 
 # Chunks that are summed before they meet the total, so that the error of a float32 sum does not grow with their number.
@@ -192,7 +175,7 @@ def _problem(desc: Description, plan: Any, walk: Any, args: Sequence[jax.Array])
     neutral = several(walk.neutral, ())()
     merge = several(walk.merge)
 
-    def reduced(now: RowTiles) -> Flat:
+    def reduced(now: Schedule) -> Flat:
         """The accumulators of these tiles."""
         columns = several(of_row)(now.row)
 
@@ -220,9 +203,9 @@ def _problem(desc: Description, plan: Any, walk: Any, args: Sequence[jax.Array])
             return lax.fori_loop(0, most, step, start)[2]
         return lax.fori_loop(0, lax.div(most + np.asarray(GROUP - 1, dtype), np.asarray(GROUP, dtype)), group, start)[2]
 
-    def tiles_of(g: Any) -> tuple[RowTiles, jax.Array]:
+    def tiles_of(g: Any) -> tuple[Schedule, jax.Array]:
         """Group g, and the row of every place in it, (T, tile), beyond all where there is none."""
-        now = RowTiles(*(lax.dynamic_slice_in_dim(x, g * together, together) for x in schedule))
+        now = Schedule(*(lax.dynamic_slice_in_dim(x, g * together, together) for x in schedule))
         number = now.row[:, None] + np.arange(tile, dtype=dtype)[None]
         return now, jnp.where(number < now.end[:, None], number, m)
 

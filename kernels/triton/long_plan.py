@@ -1,7 +1,7 @@
 """Tiles of the GPU kernel of long features, by the same model as `plan`: registers, and instructions of a pair.
 
-A thread holds R rows beside C blocks of j.  What a loop over features contracts takes R C registers; for each feature it
-loads R numbers of i and C of j, which serve R C pairs.
+A thread holds R rows beside C blocks of j.  What a loop over features contracts takes R C registers; for each feature
+it loads R numbers of i and C of j, which serve R C pairs.
 """
 
 from __future__ import annotations

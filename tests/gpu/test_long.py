@@ -1,4 +1,4 @@
-"""Formulas of long features on the GPU kernel: interpreted on the CPU, lowered, planned.  Nothing here runs on a GPU."""
+"""The GPU kernel of long features, interpreted on the CPU, lowered, planned.  Nothing here runs on a GPU."""
 
 from __future__ import annotations
 

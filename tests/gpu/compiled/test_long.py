@@ -1,4 +1,4 @@
-"""Kernels of long features, compiled for the H100 and the A100 and emulated: dense numbers, no spills, no large arrays."""
+"""Kernels of long features, compiled for the H100 and the A100, and emulated: dense numbers, nothing spilled."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ..emulating import emulate
 from ..test_long import NARROW
 from .test_cases import TOLERANCE, check, compare
 
-# Sizes that fill no tile, and features that no step of a loop divides.
+# Sizes that fill no tile, and two lengths of features: a step of a loop takes four of the one, two of the other.
 M, N, D, E = 50, 70, 36, 34
 CHOSEN = [
     ("Gaussian sum", "float32", H100), ("Gaussian sum", "float64", A100), ("loops that wait", "float32", A100),

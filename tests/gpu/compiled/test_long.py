@@ -22,7 +22,8 @@ from .test_cases import TOLERANCE, check, compare
 # Sizes that fill no tile, and two lengths of features: a step of a loop takes four of the one, two of the other.
 M, N, D, E = 50, 70, 36, 34
 CHOSEN = [
-    ("Gaussian sum", "float64", A100), ("loops that wait", "float32", A100), ("a batch and a parameter", "float32", H100),
+    ("Gaussian sum", "float64", A100), ("loops that wait", "float32", A100),
+    ("a batch and a parameter", "float32", H100),
 ]  # fmt: skip
 ROWS = list(itertools.product(NARROW, ("float32", "float64"), CHIPS)) if FULL else CHOSEN
 

@@ -20,7 +20,8 @@ import numpy as np
 from jax import lax
 from jax.extend.core import ClosedJaxpr, Literal
 
-from .description import PairFunction
+from .description import Description, PairFunction, trace_pair
+from .reduction import ShiftedSum, config_key, trace
 from .scalarize import ELEMENTWISE, IDENTITY, Unsupported, count, extreme, inner_jaxpr
 
 # Features beyond which they are walked through by a loop instead of being written out.
@@ -167,18 +168,18 @@ def _analyse(closed: ClosedJaxpr, roles: Sequence[str]) -> Split:
     long_results = tuple(is_long(v) for v in jaxpr.outvars)
     results = [v for v, long in zip(jaxpr.outvars, long_results, strict=True) if not long]
     short = tuple(k for k, v in enumerate(jaxpr.invars) if not is_long(v))
-    rest, read = _needed(jaxpr.eqns, results, given=kept)
+    rest, read = needed(jaxpr.eqns, results, given=kept)
     kept_vars = tuple(v for v in kept if v in read)
     inputs = [*(jaxpr.invars[k] for k in short), *kept_vars]
     constants = {v: c for v, c in zip(jaxpr.constvars, closed.consts, strict=True) if v in read}
     targets = [*kept_vars, *(v for v, long in zip(jaxpr.outvars, long_results, strict=True) if long)]
-    first, _ = _needed(jaxpr.eqns, targets, given={})
+    first, _ = needed(jaxpr.eqns, targets, given={})
     if not any(v in made and len(reads[v]) == 2 for v in targets):
         raise Unsupported("no pair meets in its long features")
-    return Split(closed, reads, first, kept_vars, short, _jaxpr(rest, constants, inputs, results), long_results)
+    return Split(closed, reads, first, kept_vars, short, as_jaxpr(rest, constants, inputs, results), long_results)
 
 
-def _jaxpr(
+def as_jaxpr(
     eqns: Sequence[Any], constants: dict[Any, Any], inputs: Sequence[Any], results: Sequence[Any]
 ) -> ClosedJaxpr:
     """Some equations as a function of `inputs`."""
@@ -193,7 +194,7 @@ def _jaxpr(
     return jax.make_jaxpr(run)(*(v.aval for v in inputs))
 
 
-def _needed(eqns: Sequence[Any], targets: Sequence[Any], given: Any) -> tuple[tuple[Any, ...], set[Any]]:
+def needed(eqns: Sequence[Any], targets: Sequence[Any], given: Any) -> tuple[tuple[Any, ...], set[Any]]:
     """The equations that some variables need, those given aside, and everything that is read on the way."""
     wanted = set(variables(targets))
     chosen = []
@@ -220,6 +221,46 @@ def _check(eqn: Any) -> None:
     if name in CONTRACTIONS and size(out) == 1:
         return
     raise Unsupported(f"{name} of long features of i and j together")
+
+
+@functools.lru_cache(maxsize=512)
+def _shifted(pair: PairFunction, reduction: ShiftedSum, context: Any) -> PairFunction:
+    """(arguments, maximum) -> the score, then the terms: one function, so that they share what is kept."""
+    del context
+    (kind,) = trace_pair(lambda *args: [reduction.score(pair(*args))], pair.in_avals).out_avals
+
+    def both(*args: Any) -> list[Any]:
+        values = pair(*args[:-1])
+        return [reduction.score(values), *reduction.terms(values, args[-1])]
+
+    return trace_pair(both, [*pair.in_avals, kind])
+
+
+def computed(desc: Description) -> Description:
+    """The description whose pair function sums of features run: of a `ShiftedSum`, with the maximum as an argument."""
+    if not isinstance(desc.reduction, ShiftedSum):
+        return desc
+    return desc.replace(pair=_shifted(desc.pair, desc.reduction, config_key()), roles=(*desc.roles, "i"))
+
+
+def parts_of(desc: Description) -> Split | str:
+    """The pair function of `computed` told apart, or why it cannot be run so."""
+    own = computed(desc)
+    parts = split(own.pair, own.roles, config_key())
+    if isinstance(parts, str):
+        return parts
+    if isinstance(desc.reduction, ShiftedSum):
+        if not desc.reduction.sums().adds:
+            return "sums of exponentials are compensated"
+    elif any(parts.long_results) and not sums(desc):
+        return "results with long features are not plain sums"
+    return parts
+
+
+def sums(desc: Description) -> bool:
+    """Whether an accumulator is the sum of values of the same shapes."""
+    traced = trace(desc.reduction, tuple((v.shape, v.dtype) for v in desc.pair.out_avals), desc.index_dtype)
+    return desc.reduction.adds and [a.shape for a in traced.acc_avals] == [v.shape for v in desc.pair.out_avals]
 
 
 def cost_of_rest(parts: Split) -> int:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from ..description import Description
-from ..reduction import TracedReduction
+from ..reduction import Reduction, TracedReduction
 from ..scalarize import Arithmetic, Tiles, broadcast_tile, evaluate, tiles
 from . import composites
 from .expression import PAIR, READS, J, Program, Recorder
+from .merge import in_one_order, merge_along
 
 
 def computing(dtype: Any) -> np.dtype:
@@ -37,25 +39,25 @@ class Fold:
     """Absorbs `length` blocks of j into an accumulator of tiles.
 
     Arguments are nodes while this is built, and tiles when it is called; an accumulator is a flat list, one tile for
-    every feature of every leaf.
+    every feature of every leaf.  An argument of role "ij" is a number of the pair.
     """
 
     def __init__(self, desc: Description, traced: TracedReduction, length: int, assembly: bool):
         recorder = Recorder(computing, approximate=desc.precision == "fast")
         self.fixed: list[list[Any]] = []  # arguments of roles i and p, in order
-        self.blocks: list[list[list[Any]]] = [[] for _ in range(length)]  # those of role j, for each block
+        self.blocks: list[list[list[Any]]] = [[] for _ in range(length)]  # those of roles j and ij, for each block
         values = []
         fixed: list[Tiles] = []
         for role, aval in zip(desc.roles, desc.pair.in_avals, strict=True):
-            own = self._nodes(recorder, aval, READS[role]) if role != "j" else []
-            fixed.append(tiles(aval.shape, own) if role != "j" else np.empty(0, object))
-            if role != "j":
+            own = self._nodes(recorder, aval, READS[role]) if "j" not in role else []
+            fixed.append(tiles(aval.shape, own) if "j" not in role else np.empty(0, object))
+            if "j" not in role:
                 self.fixed.append(own)
         for u in range(length):
             args = []
             for role, aval, given in zip(desc.roles, desc.pair.in_avals, fixed, strict=True):
-                if role == "j":
-                    own = self._nodes(recorder, aval, J)
+                if "j" in role:
+                    own = self._nodes(recorder, aval, READS[role])
                     self.blocks[u].append(own)
                     given = tiles(aval.shape, own)
                 args.append(given)
@@ -120,6 +122,32 @@ class Accumulators:
             for r, a in zip(out, self.traced.out_avals, strict=True)
         ]
 
+    def merged(self, reduction: Reduction, acc: Sequence[jax.Array], axis: int) -> list[jax.Array]:
+        """Merged along an axis of the tiles, which goes."""
+        if reduction.adds:
+            return [jnp.sum(x, axis) for x in acc]
+        return merge_along(in_one_order(self.merge) if reduction.rounds else self.merge, acc, axis)
+
     @staticmethod
     def _flat(arrays: Sequence[Tiles], shape: tuple[int, ...]) -> list[jax.Array]:
         return [jnp.asarray(broadcast_tile(t, shape)) for a in arrays for t in a.ravel()]
+
+
+def in_groups(
+    walk: Callable[..., Any], start: Any, steps: Any, most: int, group: int, neutral: Callable[[], Any], merge: Any,
+    acc: Any,
+) -> Any:  # fmt: skip
+    """walk(first step, count, acc) from the last of the steps to the first (see `Reduction.fold`), `most` at most.
+
+    A float32 sum of many terms is summed by groups: the error grows with their size, not with n.
+    """
+    if most <= group:
+        return walk(start, steps, acc)
+    groups = -(-steps // group) if isinstance(steps, int) else lax.div(steps + (group - 1), jnp.int32(group))
+
+    def body(k: Any, acc: Any) -> Any:
+        first = start + (groups - 1 - k) * group
+        own = jnp.clip(start + steps - first, 0, group)
+        return merge(walk(first, own, neutral()), acc)
+
+    return lax.fori_loop(0, groups, body, acc)

@@ -25,7 +25,7 @@ from ..scalarize import Arithmetic, broadcast_tile
 from . import composites, instructions
 
 # What a node reads, as a mask: neither i nor j (constants and parameters) is 0.
-READS = {"p": 0, "i": 1, "j": 2}
+READS = {"p": 0, "i": 1, "j": 2, "ij": 3}
 J, PAIR = 2, 3
 # Terms that are added one after the other: longer sums are cut, so that errors and chains stay short.
 CHAIN = 16

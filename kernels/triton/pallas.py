@@ -25,11 +25,12 @@ from .. import scalarize
 from ..cost import operations
 from ..description import Description
 from ..pairs import batched
-from ..reduction import TracedReduction, trace, tree_merge
-from . import composites
-from .body import Accumulators, Fold, computing
-from .merge import in_one_order, merge_along
+from ..reduction import tree_merge
+from . import composites, long_plan
+from .body import Accumulators, Fold, computing, in_groups
+from .long import LongKernel
 from .plan import TritonPlan, choose
+from .stages import parts_of, stages_of, traced_of
 
 name = "pallas-triton"
 
@@ -47,11 +48,6 @@ FEATURES = 128
 ACCUMULATORS = 128
 
 
-def _traced(desc: Description) -> TracedReduction:
-    # Accumulators come from values in the dtype that the kernel computes in.
-    return trace(desc.reduction, tuple((v.shape, v.dtype) for v in desc.pair.out_avals), desc.index_dtype)
-
-
 def supports(desc: Description, platform: str) -> str | None:
     """None, or why Triton cannot run this description."""
     if isinstance(cost := operations(desc), str):
@@ -66,27 +62,34 @@ def supports(desc: Description, platform: str) -> str | None:
         return "an array of more than 2**31 elements is beyond the 32-bit offsets of its loads"
     if desc.ranges is not None and max(desc.m, desc.n) > np.iinfo(np.int32).max:
         return "ranges of an axis of more than 2**31 rows are beyond its 32-bit integers"
-    traced = _traced(desc)
+    traced = traced_of(desc)
     features = sum(math.prod(a.shape) for a in desc.pair.in_avals)
     accumulators = sum(math.prod(a.shape) for a in traced.acc_avals)
-    if features > FEATURES:
-        return f"{features} features are more than the {FEATURES} that one program holds in registers"
     if accumulators > ACCUMULATORS:
         return f"{accumulators} accumulators are more than the {ACCUMULATORS} that one program holds in registers"
-    for jaxpr in (desc.pair.jaxpr, traced.fold(1), traced.merge, traced.finalize):
-        if (reason := _unsupported(jaxpr)) is not None:
+    parts = parts_of(desc)
+    if isinstance(parts, str) and features > FEATURES:
+        many = f"{features} features are more than the {FEATURES} that one program holds in registers"
+        return f"{many}, and no loop walks through them: {parts}"
+    pair = _inside(desc.pair.jaxpr) if isinstance(parts, str) else stages_of(parts, desc.roles).emitted()
+    for eqns, read in (pair, *map(_inside, (traced.fold(1), traced.merge, traced.finalize))):
+        if (reason := _unsupported(eqns, read)) is not None:
             return reason
     return None
 
 
-def _unsupported(closed: Any) -> str | None:
-    for v in [*closed.jaxpr.invars, *closed.jaxpr.outvars, *(o for e in closed.jaxpr.eqns for o in e.outvars)]:
+def _inside(closed: Any) -> tuple[list[Any], list[Any]]:
+    return closed.jaxpr.eqns, [*closed.jaxpr.invars, *closed.jaxpr.outvars]
+
+
+def _unsupported(eqns: Sequence[Any], read: Sequence[Any]) -> str | None:
+    for v in [*read, *(o for e in eqns for o in e.outvars)]:
         if str(v.aval.dtype) not in DTYPES:
             return f"{v.aval.dtype} values are not available in Triton"
-    for eqn in closed.jaxpr.eqns:
+    for eqn in eqns:
         op = eqn.primitive.name
         if (inner := scalarize.inner_jaxpr(eqn)) is not None:
-            if (reason := _unsupported(inner)) is not None:
+            if (reason := _unsupported(*_inside(inner))) is not None:
                 return reason
         elif op in scalarize.ELEMENTWISE and op not in LOWERED and not composites.known(eqn):
             return f"Pallas-Triton has no rule for {op}"
@@ -97,7 +100,9 @@ def _unsupported(closed: Any) -> str | None:
 
 def plan(desc: Description, platform: str) -> TritonPlan:
     """The tiles for a platform; where that is no GPU the kernel is interpreted."""
-    return choose(desc, _traced(desc), platform)
+    if isinstance(parts := parts_of(desc), str):
+        return choose(desc, traced_of(desc), platform)
+    return long_plan.choose(desc, traced_of(desc), stages_of(parts, desc.roles), platform)
 
 
 @contextlib.contextmanager
@@ -112,15 +117,15 @@ def lower(desc: Description, plan: TritonPlan) -> Callable[..., Sequence[jax.Arr
     """One kernel call; batch dims become axes of its grid."""
     from .ranges import RangeKernel  # which is a kernel of this file
 
-    kernel = (Kernel if desc.ranges is None else RangeKernel)(desc, plan)
-    return lambda *args: batched(kernel, desc, args)
+    kernel = RangeKernel if desc.ranges is not None else LongKernel if plan.features else Kernel
+    return lambda *args: batched(kernel(desc, plan), desc, args)
 
 
 class Kernel:
     """One problem: the arrays as the kernel reads them, the kernel, and the arrays that it wrote as results."""
 
     def __init__(self, desc: Description, plan: TritonPlan):
-        self.desc, self.plan, self.traced = desc, plan, _traced(desc)
+        self.desc, self.plan, self.traced = desc, plan, traced_of(desc)
         self.monoid = Accumulators(self.traced)
         self.blocks = -(-desc.n // plan.block_j)
         self.chunks = desc.n // (plan.block_j * plan.unroll)  # steps of the loop: whole, without a mask
@@ -247,10 +252,10 @@ class Kernel:
         if desc.over == "ij":
             keep = lax.broadcast_in_dim(here, shape, (0, 1))
             acc = [lax.select(keep, a, b) for a, b in zip(acc, monoid.neutral(shape), strict=True)]
-        acc = self._merged(acc, 1)
+        acc = monoid.merged(desc.reduction, acc, 1)
         if desc.over == "ij":
             at = part * self.programs + pl.program_id(0)
-            for ref, value in zip(outs, self._merged(acc, 0), strict=True):
+            for ref, value in zip(outs, monoid.merged(desc.reduction, acc, 0), strict=True):
                 plt.store(ref.at[at], value)
             return
         i = first_row + jnp.arange(rows, dtype=jnp.int32)
@@ -313,22 +318,6 @@ class Kernel:
         def walk(first: Any, steps: Any, acc: list[jax.Array]) -> list[jax.Array]:
             return lax.fori_loop(0, steps, lambda k, acc: step(first + steps - 1 - k, acc), acc)
 
-        group = self.plan.group
-        if most <= group or not self.desc.reduction.rounds:
-            return walk(start, steps, acc)
-        # A float32 sum of many terms is summed by groups: the error grows with their size, not with n.
-        groups = -(-steps // group) if isinstance(steps, int) else lax.div(steps + (group - 1), jnp.int32(group))
-
-        def body(k: Any, acc: list[jax.Array]) -> list[jax.Array]:
-            first = start + (groups - 1 - k) * group
-            own = jnp.clip(start + steps - first, 0, group)
-            return self.monoid.merge(walk(first, own, self.monoid.neutral(shape)), acc)
-
-        return lax.fori_loop(0, groups, body, acc)
-
-    def _merged(self, acc: list[jax.Array], axis: int) -> list[jax.Array]:
-        """Merged along an axis of a tile, which goes."""
-        if self.desc.reduction.adds:
-            return [jnp.sum(x, axis) for x in acc]
-        merge = self.monoid.merge
-        return merge_along(in_one_order(merge) if self.desc.reduction.rounds else merge, acc, axis)
+        group = self.plan.group if self.desc.reduction.rounds else most
+        neutral = lambda: self.monoid.neutral(shape)  # noqa: E731
+        return in_groups(walk, start, steps, most, group, neutral, self.monoid.merge, acc)

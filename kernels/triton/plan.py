@@ -78,6 +78,7 @@ class TritonPlan:
     stages: int = 1
     unroll: int = 1
     group: int = 1024  # steps of the loop that are summed before they meet the total, where merging rounds
+    features: int = 0  # long features in the loop, where they are walked through by one of their own (see `long`)
     splits: int = 1  # parts of j that programs of their own walk through
     assembly: bool = False  # instructions of PTX by name, on CUDA
     interpret: bool = False  # run by XLA on the CPU, for tests
@@ -85,6 +86,7 @@ class TritonPlan:
     instructions: float = 0  # of a pair, as predicted
     bound: float = 0  # pairs per second that `chip` cannot exceed by the model
     chip: str = ""
+    reason: str = ""
 
     @property
     def pairs(self) -> int:

@@ -24,9 +24,9 @@ import numpy as np
 from jax import lax
 from jax.extend.core import jaxpr_as_fun
 
-from ..description import Description, PairFunction, trace_pair
-from ..long_features import LONG, Split, split
-from ..reduction import ShiftedSum, TracedReduction, config_key, trace, tree_merge
+from ..description import Description
+from ..long_features import LONG, Split, computed, parts_of, sums
+from ..reduction import ShiftedSum, TracedReduction, trace, tree_merge
 from ..scalarize import Arithmetic, Tiles, broadcast_tile, evaluate, tiles
 from .elementary import FUNCTIONS
 from .fusion import apart
@@ -36,57 +36,17 @@ from .long_tile import Tile
 Acc = list[Any]
 
 
-@functools.lru_cache(maxsize=512)
-def _shifted(pair: PairFunction, reduction: ShiftedSum, context: Any) -> PairFunction:
-    """(arguments, maximum) -> the score, then the terms: one function, so that they share what is kept."""
-    del context
-    (kind,) = trace_pair(lambda *args: [reduction.score(pair(*args))], pair.in_avals).out_avals
-
-    def both(*args: Any) -> list[Any]:
-        values = pair(*args[:-1])
-        return [reduction.score(values), *reduction.terms(values, args[-1])]
-
-    return trace_pair(both, [*pair.in_avals, kind])
-
-
-def _computed(desc: Description) -> Description:
-    """The description whose pair function this shape runs: of a `ShiftedSum`, with the maximum as an argument."""
-    if not isinstance(desc.reduction, ShiftedSum):
-        return desc
-    return desc.replace(pair=_shifted(desc.pair, desc.reduction, config_key()), roles=(*desc.roles, "i"))
-
-
-def parts_of(desc: Description) -> Split | str:
-    """The pair function told apart, as this shape runs it, or why it cannot."""
-    computed = _computed(desc)
-    parts = split(computed.pair, computed.roles, config_key())
-    if isinstance(parts, str):
-        return parts
-    if isinstance(desc.reduction, ShiftedSum):
-        if not desc.reduction.sums().adds:
-            return "sums of exponentials are compensated"
-    elif any(parts.long_results) and not _sums(desc):
-        return "results with long features are not plain sums"
-    return parts
-
-
-def _sums(desc: Description) -> bool:
-    """Whether an accumulator is the sum of values of the same shapes."""
-    traced = trace(desc.reduction, tuple((v.shape, v.dtype) for v in desc.pair.out_avals), desc.index_dtype)
-    return desc.reduction.adds and [a.shape for a in traced.acc_avals] == [v.shape for v in desc.pair.out_avals]
-
-
 class Long:
     """One tile of i against all j, a chunk of j at a time."""
 
     def __init__(self, desc: Description, plan: Any, traced: TracedReduction):
         self.desc, self.plan, self.traced, self.lanes = desc, plan, traced, plan.tile_i
         self.arithmetic = Arithmetic(functions=FUNCTIONS if plan.elementary else None)
-        self.computed = _computed(desc)
+        self.computed = computed(desc)
         parts = parts_of(desc)
         assert isinstance(parts, Split)  # the planner chooses this shape for nothing else
         self.parts = parts
-        self.adds = _sums(desc)
+        self.adds = sums(desc)
         self.of_i = parts.of_i(without=len(self.computed.roles) - 1 if self.computed is not desc else None)
 
     # Accumulators.

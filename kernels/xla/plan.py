@@ -14,7 +14,6 @@ from ..description import Description
 from ..reduction import Selection, ShiftedSum, trace
 from . import elementary
 from .fusion import joinable
-from .long import parts_of
 from .passes import passes
 from .sharing import Kept, shared_scalars
 
@@ -193,7 +192,7 @@ def _long(desc: Description, platform: str) -> XlaPlan | None:
         return None  # its many small steps are for caches; elsewhere `block` has fewer and larger ones
     if not (isinstance(m, int) and isinstance(n, int) and m >= LEAST_ROWS and m * n >= LARGE // 16):
         return None
-    if isinstance(parts := parts_of(desc), str):
+    if isinstance(parts := long_features.parts_of(desc), str):
         return None
     cost = long_features.cost_of_rest(parts)
     if cost > SCALARS:

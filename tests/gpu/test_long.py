@@ -1,0 +1,134 @@
+"""The GPU kernel of long features, interpreted on the CPU, lowered, planned.  Nothing here runs on a GPU."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lazyjax import Pm, Vi, Vj, explain
+from lazyjax.kernels import Description
+from lazyjax.kernels.triton import pallas
+
+from ..kernels_of import run_on
+from ..test_long_features import SMOOTH, VALUES
+from ..unoptimised import UNOPTIMISED
+from .lowering import kernel_calls, lowered_for
+
+M, N, D, E = 21, 37, 36, 34
+
+
+def _arguments(dtype: Any = np.float64) -> tuple[jax.Array, ...]:
+    r = np.random.default_rng(0)
+    return tuple(jnp.asarray(r.normal(size=s).astype(dtype)) for s in ((M, D), (N, D), (N, E)))
+
+
+def _small(desc: Description, args: Sequence[jax.Array]) -> Sequence[jax.Array]:
+    """As planned for CUDA, in small tiles: two parts of two steps, summed by groups of one."""
+    assert pallas.supports(desc, "cuda") is None
+    plan = pallas.plan(desc, "cpu")
+    assert plan.features and plan.interpret and plan.reason == "features are long"
+    tiles = {"block_i": 16, "block_j": 8, "unroll": 2, "features": 2, "group": 1, "splits": 2}
+    return pallas.lower(desc, dataclasses.replace(plan, **tiles))(*args)
+
+
+def _dense_square(x: Any, y: Any) -> Any:
+    return ((x[:, None] - y[None]) ** 2).sum(-1)
+
+
+def _scaled(x: Any, y: Any, v: Any) -> Any:
+    """A batch of two, and the derivatives to a parameter, over all pairs."""
+    f = lambda x, s: (-Pm(s) * Vi(x).sqdist(Vj(y))).exp() @ v[:, 0]  # noqa: E731
+    batch = jax.vmap(lambda x: f(x, 0.02))(jnp.stack([x, x + 1]))
+    return batch, jax.value_and_grad(lambda s: jnp.sin(f(x, s)).sum())(0.02)
+
+
+def _scaled_dense(x: Any, y: Any, v: Any) -> Any:
+    f = lambda x, s: jnp.exp(-s * _dense_square(x, y)) @ v[:, 0]  # noqa: E731
+    batch = jax.vmap(lambda x: f(x, 0.02))(jnp.stack([x, x + 1]))
+    return batch, jax.value_and_grad(lambda s: jnp.sin(f(x, s)).sum())(0.02)
+
+
+def _two_lengths(x: Any, y: Any, v: Any) -> Any:
+    """Loops that wait for one another, loops of two lengths, and features that are selected."""
+    square, u = Vi(x).sqdist(Vj(y)), x[:, :E]
+    spread = ((Vi(x) - Vj(y)) / (1 + square)).abs().max(-1)
+    return (spread * (Vi(u) * Vj(v)).sin().sum(-1) + (Vi(x) * Vj(y)).relu().sum(-1)).min_argmin(axis=1)
+
+
+def _two_lengths_dense(x: Any, y: Any, v: Any) -> Any:
+    d = x[:, None] - y[None]
+    spread = jnp.abs(d / (1 + (d**2).sum(-1, keepdims=True))).max(-1)
+    values = spread * jnp.sin(x[:, None, :E] * v[None]).sum(-1) + jax.nn.relu(x[:, None] * y[None]).sum(-1)
+    return values.min(1)[:, None], values.argmin(1)[:, None].astype(jnp.int32)
+
+
+NARROW: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
+    **{k: VALUES[k] for k in ("argmin", "cosine similarity")},
+    **{k: SMOOTH[k] for k in ("Gaussian sum", "product form")},
+    "largest difference": VALUES["largest difference, and one feature"],
+    "a batch and a parameter": (_scaled, _scaled_dense),
+    "loops that wait": (_two_lengths, _two_lengths_dense),
+    "argKmin": (  # two: what interprets a longer network takes long to compile
+        lambda x, y, v: Vi(x).sqdist(Vj(y)).argKmin(2, axis=1),
+        lambda x, y, v: jnp.argsort(_dense_square(x, y), 1)[:, :2].astype(jnp.int32),
+    ),
+    "logsumexp over i": (
+        lambda x, y, v: (-Vi(x).weightedsqdist(Vj(y), Pm(jnp.arange(D) / D))).logsumexp(axis=0),
+        lambda x, y, v: jax.nn.logsumexp(
+            -((jnp.arange(D) / D) * (x[:, None] - y[None]) ** 2).sum(-1), axis=0
+        )[:, None],
+    ),
+}  # fmt: skip
+
+
+def test_values() -> None:
+    args = _arguments()
+    run = lambda *a: {k: run_on(f[0], _small, *a) for k, f in NARROW.items()}  # noqa: E731
+    got = jax.jit(run, compiler_options=UNOPTIMISED)(*args)
+    want = jax.jit(lambda *a: {k: f[1](*a) for k, f in NARROW.items()}, compiler_options=UNOPTIMISED)(*args)
+    for name in want:
+        for a, b in zip(jax.tree.leaves(got[name]), jax.tree.leaves(want[name]), strict=True):
+            assert a.shape == b.shape and a.dtype == b.dtype, name
+            np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-10 * float(jnp.max(jnp.abs(b))), err_msg=name)
+
+
+@pytest.mark.parametrize("platform", ["cuda", "rocm"])
+def test_lowers(platform: str) -> None:
+    for f, _ in NARROW.values():
+        text = lowered_for(platform, f, *_arguments(np.float32))
+        assert kernel_calls(text) >= 1 and f"{M}x{N}" not in text
+
+
+def test_the_kernel_does_not_grow_with_features() -> None:
+    def kernel(d: int) -> str:
+        x = jax.ShapeDtypeStruct((1000, d), "float32")
+        return lowered_for("cuda", lambda x: Vi(x).sqdist(Vj(x)).argmin(axis=1), x)
+
+    assert len(kernel(960)) < 1.02 * len(kernel(96))
+
+
+@pytest.mark.parametrize("m, n", [(1, 100_000), (1000, 100_000), (100_000, 1000), (100_000, 100_000)])
+def test_programs_fill_a_gpu(m: int, n: int) -> None:
+    x, y = jax.ShapeDtypeStruct((m, 300), "float32"), jax.ShapeDtypeStruct((n, 300), "float32")
+    (found,) = explain(lambda x, y: Vi(x).sqdist(Vj(y)).argmin(axis=1), x, y, platform="cuda")
+    tiles = found.plan.tiles
+    assert -(-m // tiles.block_i) * tiles.splits >= 2 * 108  # multiprocessors
+    assert tiles.registers <= 208 and tiles.pairs >= 1
+    assert tiles.splits == 1 or n // tiles.splits >= tiles.block_j * tiles.unroll  # every part has a step
+    text = str(found)
+    assert "features are long" in text and "features=4" in text and "registers" in text
+
+
+def test_what_cannot_be_walked_through_says_why() -> None:
+    x = jax.ShapeDtypeStruct((1000, 200), "float32")
+    (found,) = explain(lambda x: (Vi(x) - Vj(x)).cos().max(axis=1), x, platform="cuda")
+    assert found.plan.kernel == "xla"
+    assert dict(found.plan.refused)["pallas-triton"] == (
+        "200 accumulators are more than the 128 that one program holds in registers"
+    )

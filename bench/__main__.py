@@ -4,6 +4,7 @@
     python -m bench --quick                            # small sizes: a first look
     python -m bench --only argmin logsumexp --contenders lazyjax KeOps dense
     python -m bench --output bench/results             # writes results.json and results.md there
+    python -m bench --gpu                              # on a GPU: first whether its numbers are right, then times
     python -m bench --plots --output bench/results     # curves over N and D instead of the table
 
 docs/benchmarks.md says what is compared, and how to read it.
@@ -37,6 +38,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="small sizes")
     parser.add_argument("--no-memory", action="store_true", help="leave out the processes that measure peak memory")
     parser.add_argument("--plots", action="store_true", help="curves over N and over D instead of the table")
+    parser.add_argument("--gpu", action="store_true", help="on a GPU; ends where a number is wrong, before it is timed")
     parser.add_argument("--output", type=Path, default=DEFAULT_OUTPUT, help="folder for results.json and results.md")
     parser.add_argument(
         "--keops-cache", type=Path, help="folder of KeOps' compiled formulas, to be kept; a new one each time otherwise"

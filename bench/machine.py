@@ -10,12 +10,16 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import jax
+
 FLAGS = ("sse4_2", "avx", "fma", "avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "sve")
 PACKAGES = ("jax", "jaxlib", "numpy", "pykeops", "numba", "scikit-learn", "scipy")
 
 
 def memory_available() -> int:
-    """Bytes that a process may still take."""
+    """Bytes that an array of JAX's default device may still take."""
+    if stats := jax.devices()[0].memory_stats():  # None on the CPU
+        return stats["bytes_limit"] - stats["bytes_in_use"]
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
         fields = dict(line.split(":") for line in lines)
@@ -56,14 +60,15 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def describe(command: str) -> dict[str, Any]:
-    """Machine, versions, command line, date, and how busy the machine was."""
+def describe(command: str, gpu: str | None = None) -> dict[str, Any]:
+    """Machine, with the GPU if there is one, versions, command line, date, and how busy the machine was."""
     import lazyjax
 
     root = Path(__file__).parent.parent
     return {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="minutes"),
         "command": command,
+        "gpu": gpu,
         "cpu": _cpu(),
         "cores": cores(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),

@@ -20,7 +20,8 @@ def record(case: Case, results: dict[str, Any]) -> dict[str, Any]:
 
 def compared(machine: dict[str, Any]) -> str:
     """By what calls are compared: wall time, or processor time where other programs took all cores."""
-    return "cpu_seconds" if machine["load_before"] > machine["cores"] else "median"
+    busy = machine["load_before"] > machine["cores"] and not machine.get("gpu")
+    return "cpu_seconds" if busy else "median"
 
 
 def judge(found: dict[str, Any]) -> None:
@@ -68,7 +69,8 @@ def save(found: dict[str, Any], folder: Path) -> None:
 def describe(machine: dict[str, Any]) -> str:
     """The machine in one line."""
     flags = ", ".join(machine["cpu"].get("flags", []))
-    return f"{machine['cpu']['model']}, {machine['cores']} cores ({flags}), {machine['memory_gib']} GiB"
+    gpu = f"{machine['gpu']}; beside it " if machine.get("gpu") else ""
+    return f"{gpu}{machine['cpu']['model']}, {machine['cores']} cores ({flags}), {machine['memory_gib']} GiB"
 
 
 def load(machine: dict[str, Any]) -> str:

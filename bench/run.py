@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markdown import Markdown
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from . import cases, machine, measure, memory, plots, report
+from . import cases, machine, measure, memory, on_gpu, plots, report
 from .contenders import contenders
 
 
@@ -48,19 +48,27 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     if options.list:
         console.print("\n".join([*(c.name for c in chosen), "", *modules]))
         return {}
+    gpu = on_gpu.device() if options.gpu else None
+    if gpu is not None:
+        modules = {name: m for name, m in modules.items() if options.contenders or name in on_gpu.CONTENDERS}
+        chosen = on_gpu.without_bars(chosen)
     if options.plots:
-        return _plots(options, console, modules)
-    found: dict[str, Any] = {"machine": machine.describe(options.command), "quick": options.quick, "cases": []}
+        return _plots(options, console, modules, gpu)
+    found: dict[str, Any] = {"machine": machine.describe(options.command, gpu), "quick": options.quick, "cases": []}
     _warm(modules)
     with _progress(console) as progress:
         task = progress.add_task("", total=len(chosen))
+        if gpu is not None and "lazyjax" in modules:
+            on_gpu.check(chosen, modules["lazyjax"], lambda what: progress.update(task, description=what))
         for case in chosen:
 
             def say(what: str, name: str = case.name) -> None:
                 progress.update(task, description=f"{name}: {what}", refresh=True)
 
             results = measure.measure(case, modules, options.repeats, say)
-            if case.memory and not options.no_memory:
+            if gpu is not None:
+                on_gpu.judge_all(case, results)
+            if case.memory and not (options.no_memory or gpu):  # a process' memory says nothing about a GPU's
                 for name, result in results.items():
                     if "refused" not in result:
                         say(f"{name}, memory")
@@ -79,9 +87,11 @@ def _progress(console: Console) -> Progress:
     return Progress(*columns, console=console, transient=True)
 
 
-def _plots(options: argparse.Namespace, console: Console, modules: dict[str, ModuleType]) -> dict[str, Any]:
+def _plots(
+    options: argparse.Namespace, console: Console, modules: dict[str, ModuleType], gpu: str | None
+) -> dict[str, Any]:
     modules = {name: m for name, m in modules.items() if options.contenders or name in plots.NAMES}
-    found: dict[str, Any] = {"machine": machine.describe(options.command), "quick": options.quick}
+    found: dict[str, Any] = {"machine": machine.describe(options.command, gpu), "quick": options.quick}
     _warm(modules)
     with _progress(console) as progress:
         task = progress.add_task("", total=None)

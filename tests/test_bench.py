@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
 
-from bench import cases, plots, readme, reference, report, run
+from bench import cases, on_gpu, plots, readme, reference, report, run
 from bench.__main__ import arguments, main
 from bench.contenders import Refused, c_loops, contenders
+from lazyjax import Vi, Vj
 
 ROOT = Path(__file__).parent.parent
 
@@ -54,6 +55,28 @@ def test_a_quick_run(tmp_path, capsys):
     assert "| cKDTree | compared for nearest neighbours only |" in text
     assert "targets are for full ones" in text
     assert "written:" in capsys.readouterr().out
+
+
+def test_a_run_on_a_gpu(tmp_path, monkeypatch, capsys):
+    """The way of such a run, with a CPU in the place of the GPU."""
+    only = ["--gpu", "--quick", "--only", "argmin, D = 3", "--output", str(tmp_path)]
+    with pytest.raises(SystemExit, match=r"--gpu: JAX computes on cpu here, expected a GPU\. Install JAX for it"):
+        main(only)
+    monkeypatch.setattr(on_gpu, "device", lambda: "a chip of the test")
+    (case,) = main(only)["cases"]
+    assert case["results"].keys() == set(on_gpu.CONTENDERS) and case["results"]["lazyjax"]["error"] == 0
+    assert not case["bars"] and "memory" not in case["results"]["lazyjax"]
+    assert "a chip of the test; beside it" in (tmp_path / "results.md").read_text()
+    lazy = contenders()["lazyjax"]
+    monkeypatch.setattr(lazy, "_distance", lambda x, y: -Vi(x).sqdist(Vj(y)))  # the farthest instead of the nearest
+    capsys.readouterr()
+    with pytest.raises(
+        SystemExit, match=r"lazyjax is wrong on this GPU.*argmin, D = 3 \(500 x 600.*expected at most 1e-05"
+    ):
+        main(only)
+    assert "written" not in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="has an error of nan"):
+        on_gpu.judge_all(case_of("gaussian"), {"lazyjax": {"error": float("nan")}})
 
 
 def test_table_names_what_exists():

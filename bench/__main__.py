@@ -38,7 +38,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="small sizes")
     parser.add_argument("--no-memory", action="store_true", help="leave out the processes that measure peak memory")
     parser.add_argument("--plots", action="store_true", help="curves over N and over D instead of the table")
-    parser.add_argument("--gpu", action="store_true", help="on a GPU; ends where a number is wrong, before it is timed")
+    parser.add_argument("--gpu", action="store_true", help="on a GPU: small sizes are checked before any is timed")
     parser.add_argument("--output", type=Path, default=DEFAULT_OUTPUT, help="folder for results.json and results.md")
     parser.add_argument(
         "--keops-cache", type=Path, help="folder of KeOps' compiled formulas, to be kept; a new one each time otherwise"

@@ -18,7 +18,8 @@ PACKAGES = ("jax", "jaxlib", "numpy", "pykeops", "numba", "scikit-learn", "scipy
 
 def memory_available() -> int:
     """Bytes that an array of JAX's default device may still take."""
-    if stats := jax.devices()[0].memory_stats():  # None on the CPU
+    stats = jax.devices()[0].memory_stats() or {}  # None on the CPU
+    if {"bytes_limit", "bytes_in_use"} <= stats.keys():
         return stats["bytes_limit"] - stats["bytes_in_use"]
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()

@@ -34,7 +34,7 @@ def without_bars(chosen: Sequence[Case]) -> list[Case]:
     return [dataclasses.replace(case, bars=(), beside=()) for case in chosen]
 
 
-def check(chosen: Sequence[Case], module: ModuleType, say: Callable[[str], None]) -> None:
+def check(chosen: Sequence[Case], module: ModuleType, say: Callable[[str], object]) -> None:
     """Every case at a small size, against NumPy in float64: ends the run at the first that is wrong."""
     for case in map(cases.quick, chosen):
         say(f"{case.name}: checked first")

@@ -52,14 +52,14 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     if gpu is not None:
         modules = {name: m for name, m in modules.items() if options.contenders or name in on_gpu.CONTENDERS}
         chosen = on_gpu.without_bars(chosen)
+        if "lazyjax" in modules:
+            on_gpu.check(chosen, modules["lazyjax"], console.print)
     if options.plots:
         return _plots(options, console, modules, gpu)
     found: dict[str, Any] = {"machine": machine.describe(options.command, gpu), "quick": options.quick, "cases": []}
     _warm(modules)
     with _progress(console) as progress:
         task = progress.add_task("", total=len(chosen))
-        if gpu is not None and "lazyjax" in modules:
-            on_gpu.check(chosen, modules["lazyjax"], lambda what: progress.update(task, description=what))
         for case in chosen:
 
             def say(what: str, name: str = case.name) -> None:

@@ -206,6 +206,17 @@ def test_gpu_kernel_gradients_and_batches() -> None:
     agree(got, jax.jit(slopes(dense))(x, y, b, s))
 
 
+def test_gpu_kernel_takes_ranges_in_any_order() -> None:
+    """Of equal values the lowest index wins, also where a later range is listed first."""
+    ranges = tuple(
+        np.array(a, np.int32)
+        for a in ([[0, 4]], [2], [[10, 20], [0, 10]], [[0, 10], [10, 20]], [1, 2], [[0, 4], [0, 4]])
+    )
+    run = KERNELS["pallas-triton, interpreted"]
+    ours = lambda x, y: (0 * Vi(x) * Vj(y)).argmin(axis=1, ranges=ranges)  # noqa: E731
+    assert np.asarray(run_on(ours, run, np.ones((4, 1)), np.ones((20, 1)))).ravel().tolist() == [0] * 4
+
+
 def test_long_ranges_are_summed_by_groups() -> None:
     """More chunks than are added one after the other: a float32 sum is as accurate as a dense one."""
     terms = np.random.default_rng(0).uniform(size=(100_000, 1)).astype(np.float32)

@@ -54,7 +54,7 @@ def supports(desc: Description, platform: str) -> str | None:
         return cost
     if platform == "tpu":
         return "it emits Triton, which TPUs do not run"
-    if not all(isinstance(s, int) for s in (desc.m, desc.n, *(desc.ranges or ()))):
+    if not all(isinstance(s, int) for s in (desc.m, desc.n, *desc.batch, *(desc.ranges or ()))):
         return "its grid needs sizes that are known when it is compiled, not symbolic ones"
     sizes = {"i": desc.m, "j": desc.n, "p": 1}
     largest = max([0, *(math.prod(a.shape) * sizes[r] for a, r in zip(desc.pair.in_avals, desc.roles, strict=True))])

@@ -41,6 +41,9 @@ class RangeKernel(Kernel):
         rows, _ = row_tiles(every, jnp.ones(every.shape[:1], bool), self.plan.block_i, self.programs)
         none = jnp.zeros(every.shape[0] - ranges.shape[0], jnp.int32)
         bounds = [jnp.concatenate([x, none])[rows.cluster] for x in (slice_starts(slices), slices)]
+        # In order within a cluster, so that the lowest of equals wins (see `Reduction.fold`).
+        cluster = jnp.searchsorted(slices, jnp.arange(redranges.shape[0], dtype=jnp.int32), side="right")
+        redranges = redranges[jnp.lexsort((redranges[:, 0], cluster))]
         first, end = (jnp.where(rows.real, x, 0) for x in bounds)
         return self.call(own, [rows.row, rows.end, first, end, redranges[:, 0], redranges[:, 1]])
 

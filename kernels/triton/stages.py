@@ -201,6 +201,9 @@ class Numbers:
         if isinstance(v, Literal):
             literal: Any = v.aval
             return tiles((), [np.asarray(v.val, computing(literal.dtype))[()]])
+        source = self.stages.source(v)
+        if source is not v:  # one number, repeated
+            return np.broadcast_to(self.value(source, block).reshape(()), v.aval.shape)
         axis = self.stages.axis(v)
         key = (v, block if "j" in axis else 0)
         if key not in self.known:

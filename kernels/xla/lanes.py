@@ -115,28 +115,29 @@ class Lanes:
         Then two lists, of what is computed before the loop: for every i (*shape_i), and for every j (n,).
         """
         desc = self.desc
-        columns: list[Any] = []  # features lead, so that the lanes of one feature are contiguous
+        columns: list[jax.Array] = []  # features lead, so that the lanes of one feature are contiguous
         for role, aval, x in zip(desc.roles, desc.pair.in_avals, args, strict=True):
             features = int(np.prod(aval.shape))
             if role == "p":
                 columns.append(x.reshape(features))
             elif role == "i":
-                columns.append(list(x.reshape(x.shape[0], features).T.reshape(features, *self.shape_i)))
+                columns.append(x.reshape(x.shape[0], features).T.reshape(features, *self.shape_i))
             else:
                 column = x.reshape(x.shape[0], features)
                 symbolic = not isinstance(desc.n, int)  # then nothing says that there are enough for one chunk
                 columns.append(pad_leading(column, self.plan.unroll) if symbolic else column)
         return [*columns, self._before(columns, "i"), self._before(columns, "j")]
 
-    def _before(self, columns: Sequence[Any], role: str) -> list[jax.Array]:
+    def _before(self, columns: Sequence[jax.Array], role: str) -> list[jax.Array]:
         """The kept scalars that read this role and parameters alone."""
         desc, places = self.desc, self.plan.kept.rows if role == "i" else self.plan.kept.columns
         if not places:
             return []
         args = []
         for r, aval, c in zip(desc.roles, desc.pair.in_avals, columns, strict=True):
+            axis = 1 if r == "j" else 0
             if r in (role, "p"):
-                args.append(tiles(aval.shape, list(c.T) if r == "j" else list(c)))
+                args.append(tiles(aval.shape, [lax.index_in_dim(c, k, axis, False) for k in range(c.shape[axis])]))
             else:
                 args.append(tiles(aval.shape, [None] * math.prod(aval.shape)))
         replay = Replay(self.arithmetic, without(desc, "j" if role == "i" else "i"))
@@ -159,14 +160,9 @@ class Lanes:
                 return self.chunk(columns, first * length, self.plan.unroll, acc)
 
             def body(k: Any, acc: Flat) -> Flat:
-                at, rows = (first + count - 1 - k) * length, self.plan.unroll
-                if not self.plan.joined:
-                    return self.chunk(columns, at, rows, acc)
-                # Two halves: XLA copies the result of a reduction that reads what it replaces.
-                for part in ((at + rows // 2 * stride, rows - rows // 2), (at, rows // 2)):
-                    if part[1]:
-                        acc = as_one(self.chunk(columns, *part, unpacked(acc, acc_dtypes)))
-                return acc
+                acc = unpacked(acc, acc_dtypes) if self.plan.joined else acc
+                acc = self.chunk(columns, (first + count - 1 - k) * length, self.plan.unroll, acc)
+                return as_one(acc) if self.plan.joined else acc
 
             acc_dtypes = [x.dtype for x in acc]
             if not self.plan.joined:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lazyjax import Pm, Vi, Vj, explain
+from lazyjax import Pm, Vi, Vj, explain, lift
 from lazyjax.kernels import Description
 from lazyjax.kernels.triton import pallas
 
@@ -68,10 +68,20 @@ def _two_lengths_dense(x: Any, y: Any, v: Any) -> Any:
     return values.min(1)[:, None], values.argmin(1)[:, None].astype(jnp.int32)
 
 
+def _repeated(x: Any, y: Any) -> Any:
+    """A number of j and one of the pair, repeated for every feature."""
+    numbers = jnp.sum(y * y, -1, keepdims=True) * jnp.sum((x - y) ** 2, -1, keepdims=True)
+    return jnp.sum((x - y) * numbers * y, -1, keepdims=True)
+
+
 NARROW: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
     **{k: VALUES[k] for k in ("argmin", "cosine similarity")},
     **{k: SMOOTH[k] for k in ("Gaussian sum", "product form")},
     "largest difference": VALUES["largest difference, and one feature"],
+    "a repeated number of j": (
+        lambda x, y, v: lift(_repeated)(Vi(x), Vj(y)).sum(axis=1),
+        lambda x, y, v: _repeated(x[:, None], y[None]).sum(1),
+    ),
     "a batch and a parameter": (_scaled, _scaled_dense),
     "loops that wait": (_two_lengths, _two_lengths_dense),
     "argKmin": (  # two: what interprets a longer network takes long to compile

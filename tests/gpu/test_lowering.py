@@ -60,3 +60,12 @@ def test_what_triton_lacks_runs_on_xla_and_says_why() -> None:
     assert explained.plan.kernel == "xla"
     assert dict(explained.plan.refused)["pallas-triton"] == "Pallas-Triton has no rule for bessel_i0e"
     assert kernel_calls(lowered_for("cuda", f, x)) == 0
+
+
+def test_a_symbolic_number_of_problems_runs_on_xla_and_says_why() -> None:
+    (b,) = jax.export.symbolic_shape("b")
+    x = jax.ShapeDtypeStruct((b, 1000, 3), jnp.float32)
+    f = jax.vmap(lambda x: (-Vi(x).sqdist(Vj(x))).exp().sum(axis=1))
+    (explained,) = explain(f, x, platform="cuda")
+    assert explained.plan.kernel == "xla"
+    assert "sizes that are known when it is compiled" in dict(explained.plan.refused)["pallas-triton"]

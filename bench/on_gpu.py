@@ -30,7 +30,7 @@ def device() -> str:
 
 
 def without_bars(chosen: Sequence[Case]) -> list[Case]:
-    """The same cases: what they have to reach was set for CPUs."""
+    """The same cases for every contender: what they have to reach, and beside whom, was set for CPUs."""
     return [dataclasses.replace(case, bars=(), beside=()) for case in chosen]
 
 

@@ -26,6 +26,7 @@ from ..long_features import Split, is_long, size
 from ..reduction import tree_merge
 from ..scalarize import Tiles, tiles
 from .body import Accumulators, Fold, computing, in_groups
+from .launch import launch
 from .plan import TritonPlan
 from .stages import FeatureLoop, Numbers, parts_of, rest_of, stages_of, steps_of, traced_of
 
@@ -45,29 +46,13 @@ class LongKernel:
         self.programs = -(-desc.m // plan.block_i)
 
     def __call__(self, args: Sequence[jax.Array]) -> Sequence[jax.Array]:
-        from jax.experimental import pallas as pl
-        from jax.experimental.pallas import triton as plt
-
         desc, plan = self.desc, self.plan
         leaves = self.stages.rows(args)
         flat = [self._array(role, leaves[v]) for v, role in self.stages.leaves.items() if size(v)]
         rows = self.programs if desc.over == "ij" else desc.m
         accs = [a for a in self.traced.acc_avals for _ in range(math.prod(a.shape))]
         out_shape = [jax.ShapeDtypeStruct((self.splits * rows,), computing(a.dtype)) for a in accs]
-
-        def whole(s: tuple[int, ...]) -> Any:
-            return pl.BlockSpec(s, lambda *_: (0,) * len(s))
-
-        outs = pl.pallas_call(
-            self._kernel,
-            out_shape=out_shape,
-            grid=(self.programs, self.splits),
-            in_specs=[whole(x.shape) for x in flat],
-            out_specs=[whole(s.shape) for s in out_shape],
-            compiler_params=plt.CompilerParams(num_warps=plan.warps, num_stages=plan.stages),
-            interpret=plan.interpret,
-            name="lazyjax",
-        )(*flat)
+        outs = launch(self._kernel, plan, flat, out_shape, (self.programs, self.splits))
         return self._finalized([o.reshape(self.splits, rows) for o in outs])
 
     def _finalized(self, outs: Sequence[jax.Array]) -> list[jax.Array]:

@@ -16,7 +16,7 @@ from ..long_features import size
 from ..reduction import TracedReduction
 from .body import Fold
 from .expression import J
-from .plan import LANES, LIMIT, LOOP, OVERHEAD, PREFERRED, STEP, TritonPlan, chip, words
+from .plan import LANES, LIMIT, LOOP, OVERHEAD, PREFERRED, STEP, Model, TritonPlan, chip, words
 from .stages import FeatureLoop, Stages, rest_of, words_of
 
 WARPS = 4
@@ -40,17 +40,6 @@ class Cost:
     features: int  # of all loops
     contracted: int  # words of a pair that stay in registers
     read: tuple[int, int]  # words of i and of j that a feature takes
-
-
-@dataclasses.dataclass(frozen=True)
-class Model:
-    rows: int
-    blocks: int
-    registers: int
-    pair: float  # instructions of a pair, of all kinds
-    floats: float
-    special: float
-    nested: bool  # whether steps are summed by groups
 
 
 def cost(desc: Description, stages: Stages) -> Cost:
@@ -100,7 +89,7 @@ def choose(desc: Description, traced: TracedReduction, stages: Stages, platform:
     """The rows of a thread and the blocks of a step that take the fewest instructions for a pair."""
     group, target = TritonPlan.group, chip()
     best = min(models(desc, traced, stages, group), key=lambda m: m.pair * max(1.0, m.registers / PREFERRED) ** 2)
-    block_i, blocks = min(best.rows * WARPS, 1 << max(0, desc.m - 1).bit_length()), best.blocks
+    block_i, blocks = min(best.rows * WARPS, 1 << max(0, desc.m - 1).bit_length()), best.unroll
     block_j = LANES
     while block_i * block_j < WARPS * LANES:  # where there are few rows, warps stand along j
         block_j *= 2

@@ -5,7 +5,7 @@ j (1, BN) tiles, and the accumulator is a (BM, BN) tile that is merged along j o
 the loop would shuffle values between threads for every pair.  Lanes of a warp stand along j, so that every number of
 j is loaded once for all rows of a thread.  The loop holds no mask: what is left over of j comes first, masked.
 
-Pallas-Triton is deprecated in JAX; what knows of it: this file, `ranges`, `long`, `merge` and `instructions`.
+Pallas-Triton is deprecated in JAX; what knows of it: this file, `launch`, `ranges`, `long`, `merge` and `instructions`.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from ..pairs import batched
 from ..reduction import tree_merge
 from . import composites, long_plan
 from .body import Accumulators, Fold, computing, in_groups
+from .launch import launch
 from .long import LongKernel
 from .plan import TritonPlan, choose
 from .stages import parts_of, stages_of, traced_of
@@ -143,9 +144,6 @@ class Kernel:
 
     def call(self, args: Sequence[jax.Array], table: Sequence[jax.Array]) -> Sequence[jax.Array]:
         """Launch the kernel; what `table` holds of every program, it reads by itself."""
-        from jax.experimental import pallas as pl
-        from jax.experimental.pallas import triton as plt
-
         desc, plan = self.desc, self.plan
         flat = [self._array(r, a, x) for r, a, x in zip(desc.roles, desc.pair.in_avals, args, strict=True) if x.size]
         flat += table
@@ -157,21 +155,7 @@ class Kernel:
         else:
             sizes = [(a, math.prod(a.shape)) for a in self.traced.out_avals]
             out_shape = [jax.ShapeDtypeStruct((rows * size,), a.dtype) for a, size in sizes if size]
-
-        def whole(s: tuple[int, ...]) -> Any:
-            return pl.BlockSpec(s, lambda *_: (0,) * len(s))
-
-        call = pl.pallas_call(
-            self._kernel,
-            out_shape=out_shape,
-            grid=(self.programs, self.splits),
-            in_specs=[whole(x.shape) for x in flat],
-            out_specs=[whole(s.shape) for s in out_shape],
-            compiler_params=plt.CompilerParams(num_warps=plan.warps, num_stages=plan.stages),
-            interpret=plan.interpret,
-            name="lazyjax",
-        )
-        outs = list(call(*flat))
+        outs = launch(self._kernel, plan, flat, out_shape, (self.programs, self.splits))
         if self.parts:
             # Splits, or splits and programs, lead.
             lead = held if desc.over == "ij" else self.splits

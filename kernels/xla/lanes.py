@@ -115,29 +115,28 @@ class Lanes:
         Then two lists, of what is computed before the loop: for every i (*shape_i), and for every j (n,).
         """
         desc = self.desc
-        columns: list[jax.Array] = []  # features lead, so that the lanes of one feature are contiguous
+        columns: list[Any] = []  # features lead, so that the lanes of one feature are contiguous
         for role, aval, x in zip(desc.roles, desc.pair.in_avals, args, strict=True):
             features = int(np.prod(aval.shape))
             if role == "p":
                 columns.append(x.reshape(features))
             elif role == "i":
-                columns.append(x.reshape(x.shape[0], features).T.reshape(features, *self.shape_i))
+                columns.append(list(x.reshape(x.shape[0], features).T.reshape(features, *self.shape_i)))
             else:
                 column = x.reshape(x.shape[0], features)
                 symbolic = not isinstance(desc.n, int)  # then nothing says that there are enough for one chunk
                 columns.append(pad_leading(column, self.plan.unroll) if symbolic else column)
         return [*columns, self._before(columns, "i"), self._before(columns, "j")]
 
-    def _before(self, columns: Sequence[jax.Array], role: str) -> list[jax.Array]:
+    def _before(self, columns: Sequence[Any], role: str) -> list[jax.Array]:
         """The kept scalars that read this role and parameters alone."""
         desc, places = self.desc, self.plan.kept.rows if role == "i" else self.plan.kept.columns
         if not places:
             return []
         args = []
         for r, aval, c in zip(desc.roles, desc.pair.in_avals, columns, strict=True):
-            axis = 1 if r == "j" else 0
             if r in (role, "p"):
-                args.append(tiles(aval.shape, [lax.index_in_dim(c, k, axis, False) for k in range(c.shape[axis])]))
+                args.append(tiles(aval.shape, list(c.T) if r == "j" else list(c)))
             else:
                 args.append(tiles(aval.shape, [None] * math.prod(aval.shape)))
         replay = Replay(self.arithmetic, without(desc, "j" if role == "i" else "i"))
@@ -160,9 +159,17 @@ class Lanes:
                 return self.chunk(columns, first * length, self.plan.unroll, acc)
 
             def body(k: Any, acc: Flat) -> Flat:
-                acc = unpacked(acc, acc_dtypes) if self.plan.joined else acc
-                acc = self.chunk(columns, (first + count - 1 - k) * length, self.plan.unroll, acc)
-                return as_one(acc) if self.plan.joined else acc
+                at, rows = (first + count - 1 - k) * length, self.plan.unroll
+                if not self.plan.joined:
+                    return self.chunk(columns, at, rows, acc)
+                # Two halves: XLA copies the result of a reduction that reads what it replaces.  They are cut from
+                # one slice: with a dynamic slice for each, XLA (jax 0.10.2) fails to compile some formulas.
+                fixed = self._rows(columns, at, rows)
+                for lo, hi in ((rows // 2, rows), (0, rows // 2)):
+                    if lo < hi:
+                        part = self._part(fixed, lo, hi)
+                        acc = as_one(self._absorb(part, at + lo * stride, hi - lo, unpacked(acc, acc_dtypes)))
+                return acc
 
             acc_dtypes = [x.dtype for x in acc]
             if not self.plan.joined:
@@ -197,7 +204,9 @@ class Lanes:
 
     def chunk(self, columns: Sequence[Any], first: Any, length: int, acc: Flat) -> Flat:
         """Fold `length` consecutive rows of j, from the j `first` on, into the accumulator."""
-        fixed = self._rows(columns, first, length)
+        return self._absorb(self._rows(columns, first, length), first, length, acc)
+
+    def _absorb(self, fixed: Sequence[Sequence[Any]], first: Any, length: int, acc: Flat) -> Flat:
         kept = self._kept(fixed, first, length) if length > 1 else {}
         index = self._indices(first, length)
         indices = tiles((length,), [lax.index_in_dim(index, u, 0, keepdims=False) for u in range(length)])
@@ -242,7 +251,7 @@ class Lanes:
             angles += its_angles
         return [np.stack(v) for v in zip(*values, strict=True)], angles
 
-    def _rows(self, columns: Sequence[Any], first: Any, length: int) -> list[list[jax.Array]]:
+    def _rows(self, columns: Sequence[Any], first: Any, length: int) -> list[Sequence[Any]]:
         """One array for each feature of each argument: `shape_i` of i, (length, *shape_j) of j, a number of p."""
         *own, of_i, of_j = columns
         of_rows = [c for role, c in zip(self.desc.roles, own, strict=True) if role == "j"]
@@ -254,6 +263,11 @@ class Lanes:
         cut = iter(rows() if self.plan.segments == 1 or isinstance(first, int) else apart(first, rows))
         fixed = [next(cut) if r == "j" else list(c) for r, c in zip(self.desc.roles, own, strict=True)]
         return [*fixed, of_i, [x for c in cut for x in c]]
+
+    def _part(self, fixed: Sequence[Sequence[Any]], lo: int, hi: int) -> list[Sequence[Any]]:
+        """The rows from `lo` to `hi` of those that `_rows` gave."""
+        of_j = [*(role == "j" for role in self.desc.roles), False, True]
+        return [[x[lo:hi] for x in c] if own else c for own, c in zip(of_j, fixed, strict=True)]
 
     def _features(self, c: jax.Array, first: Any, length: int) -> list[Any]:
         """`length` rows of j from `first` on of c (n, F) or (n,), for each feature: an array or a list of its rows."""

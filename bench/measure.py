@@ -22,7 +22,7 @@ Results = dict[str, dict[str, Any]]
 BUDGET = 2.0  # seconds of warmed calls for a contender; slow ones get LEAST runs whatever they take
 LEAST = 3
 SAMPLE = 5e-3  # calls that are shorter are timed several at once
-LONGEST = 10.0  # seconds of one call, beyond which a contender is not waited for
+LONGEST = 15.0  # seconds of one call, beyond which a contender is not waited for
 PROBED = 8e9  # work from which a contender is first tried on fewer rows
 SHORT = 0.3  # calls that are shorter are preceded by one untimed: caches and threads are another contender's
 

@@ -47,6 +47,7 @@ class Long:
         assert isinstance(parts, Split)  # the planner chooses this shape for nothing else
         self.parts = parts
         self.adds = sums(desc)
+        self.one = trace(desc.reduction, tuple(map(_one, desc.pair.out_avals)), desc.index_dtype)
         self.of_i = parts.of_i(without=len(self.computed.roles) - 1 if self.computed is not desc else None)
 
     # Accumulators.
@@ -74,9 +75,24 @@ class Long:
     def merge(self, a: Acc, b: Acc) -> Acc:
         if self.adds:
             return jax.tree.map(jnp.add, a, b)
-        avals = self.traced.acc_avals
-        merged = jax.vmap(jaxpr_as_fun(self.traced.merge), -1, -1)(*self._pack(a, avals), *self._pack(b, avals))
-        return self._unpack(merged, avals)
+        return self._untiled(evaluate(self.one.merge, [*self._tiled(a), *self._tiled(b)], self.arithmetic))
+
+    # Long features are treated alike, so that one, a tile (features, lanes), stands for all of them in `one`.  Mapped
+    # over lanes by vmap instead, they are transposed, and XLA transposes the matrix products that they come from.
+
+    def _tiled(self, acc: Acc) -> list[Tiles]:
+        shapes = [a.shape for a in self.one.acc_avals]
+        return [tiles(s, x if isinstance(x, list) else [x]) for s, x in zip(shapes, acc, strict=True)]
+
+    def _untiled(self, leaves: Sequence[Tiles]) -> Acc:
+        acc: Acc = []
+        for x, a in zip(leaves, self.traced.acc_avals, strict=True):
+            features = math.prod(a.shape)
+            if features > LONG:
+                acc.append(broadcast_tile(x.item(), (features, self.lanes)))
+            else:
+                acc.append([jnp.asarray(broadcast_tile(t, (self.lanes,))) for t in x.ravel()])
+        return acc
 
     def select(self, keep: jax.Array, new: Acc, old: Acc) -> Acc:
         return jax.tree.map(lambda x, y: jnp.where(keep, x, y), new, old)
@@ -137,17 +153,17 @@ class Long:
         reduction, values = self.desc.reduction, self.computed.pair.out_avals
         assert isinstance(reduction, ShiftedSum)
         score = trace(reduction.maximum(), ((values[0].shape, values[0].dtype),), self.desc.index_dtype)
-        ((maximum,),) = self._folded(tile, self._constant(score), score)
-        tile.env[self.parts.jaxpr.jaxpr.invars[-1]] = maximum.reshape(*values[0].shape, self.lanes)
+        (maximum,) = self._folded(tile, self._constant(score), score)
+        tile.env[self.parts.jaxpr.jaxpr.invars[-1]] = jnp.stack(maximum).reshape(*values[0].shape, self.lanes)
         sums = self._sums(tile, values[1:], first=1)
 
         def assemble(m: Any, *totals: Any) -> list[Any]:
             leaves = jax.tree.leaves(reduction.assemble(m, totals))
-            return [jnp.asarray(x, a.dtype) for x, a in zip(leaves, self.traced.acc_avals, strict=True)]
+            return [jnp.asarray(x, a.dtype) for x, a in zip(leaves, self.one.acc_avals, strict=True)]
 
-        totals = self._pack(sums, values[1:])
-        arrays = jax.vmap(assemble, -1, -1)(maximum.reshape(*values[0].shape, self.lanes), *totals)
-        return self._unpack(arrays, self.traced.acc_avals)
+        ones = [jax.ShapeDtypeStruct(*_one(v)) for v in values]
+        held = [tiles(v.shape, x if isinstance(x, list) else [x]) for v, x in zip(ones, [maximum, *sums], strict=True)]
+        return self._untiled(evaluate(jax.make_jaxpr(assemble)(*ones), held, self.arithmetic))
 
     # The short rest, some j's at a time.
 
@@ -201,16 +217,26 @@ class Long:
 
     def _sums(self, tile: Tile, avals: Sequence[Any], first: int) -> Acc:
         """The results of the pair function from `first` on, summed over the chunk, in the dtypes of `avals`."""
-        results = list(zip(self.parts.jaxpr.jaxpr.outvars, self.parts.long_results, strict=True))
-        start = sum(not long for _, long in results[:first])
-        short = [a for a, (_, long) in zip(avals, results[first:], strict=True) if not long]
-        totals: list[Any] = [[jnp.zeros(self.lanes, a.dtype) for _ in range(math.prod(a.shape))] for a in short]
+        outs, long = self.parts.jaxpr.jaxpr.outvars, self.parts.long_results
+        kinds = dict(enumerate(avals, first))
+        totals: dict[int, Any] = {k: tile.summed(outs[k], a.dtype) for k, a in kinds.items() if long[k]}
+        # What these sums read is there for every pair: it is added up, not computed again.
+        totals |= {k: [tile.total(outs[k], a.dtype)] for k, a in kinds.items() if not long[k] and tile.holds(outs[k])}
+        totals |= self._walked_sums(tile, {k: a for k, a in kinds.items() if k not in totals})
+        return [totals[k] for k in kinds]
+
+    def _walked_sums(self, tile: Tile, kinds: dict[int, Any]) -> dict[int, list[jax.Array]]:
+        """Short results, by their numbers, summed over the chunk in the dtypes of these kinds."""
+        if not kinds:
+            return {}
+        places = [sum(not long for long in self.parts.long_results[:k]) for k in kinds]
+        zeros: Acc = [[jnp.zeros(self.lanes, a.dtype) for _ in range(math.prod(a.shape))] for a in kinds.values()]
 
         def body(values: list[list[Tiles]], positions: Any, acc: Acc) -> Acc:
             del positions
             new = []
-            for k, (leaf, a) in enumerate(zip(acc, short, strict=True)):
-                terms = [v[start + k].ravel() for v in values]
+            for place, leaf, a in zip(places, acc, kinds.values(), strict=True):
+                terms = [v[place].ravel() for v in values]
                 cast = [[broadcast_tile(lax.convert_element_type(t, a.dtype), (self.lanes,)) for t in x] for x in terms]
                 new.append(
                     [
@@ -220,12 +246,12 @@ class Long:
                 )
             return new
 
-        if short:
-            totals = self._walk(tile, totals, body)
-        own = iter(totals)
-        return [
-            tile.summed(v, a.dtype) if long else next(own) for a, (v, long) in zip(avals, results[first:], strict=True)
-        ]
+        return dict(zip(kinds, self._walk(tile, zeros, body), strict=True))
+
+
+def _one(value: Any) -> tuple[tuple[int, ...], Any]:
+    """The shape and dtype of a value, one feature standing for many."""
+    return (1,) if math.prod(value.shape) > LONG else value.shape, value.dtype
 
 
 def _moves(x: Any, length: int) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.extend.core import jaxpr_as_fun
 
 from ..description import Description
 from ..pairs import pad_leading, padded_size
@@ -33,6 +34,11 @@ class LongSelection(Long):
         assert group_reduction is not None
         values = tuple((v.shape, v.dtype) for v in desc.pair.out_avals)
         self.minimum = trace(group_reduction, values, desc.index_dtype)
+
+    def merge(self, a: Acc, b: Acc) -> Acc:
+        avals = self.traced.acc_avals
+        merged = jax.vmap(jaxpr_as_fun(self.traced.merge), -1, -1)(*self._pack(a, avals), *self._pack(b, avals))
+        return self._unpack(merged, avals)
 
     def columns(self, args: Sequence[jax.Array]) -> list[jax.Array]:
         extra = padded_size(self.desc.n, self.plan.tile_j) - self.desc.n

@@ -205,6 +205,16 @@ class Tile:
             total = functools.reduce(jnp.multiply, [weight.sum(0), *(x[:, None] for x in of_p)])
         return jnp.broadcast_to(functools.reduce(jnp.multiply, [total.astype(dtype), *of_i]), (length, self.lanes))
 
+    def holds(self, v: Any) -> bool:
+        """Whether a short variable has been computed for every pair, as a factor of what `summed` took."""
+        node = self._leaves.get(v)
+        return node is not None and node.is_number and np.shape(node.value) == (self.length, self.lanes)
+
+    def total(self, v: Any, dtype: Any) -> jax.Array:
+        """The sum over the chunk of what it `holds`, (lanes,): as a product, into which XLA fuses nothing anew."""
+        ones = jnp.ones(self.length, dtype)
+        return lax.dot(ones, lax.convert_element_type(self._leaves[v].value, dtype), precision=lax.Precision.HIGHEST)
+
     def _summed_by_loop(self, node: Node, length: int, dtype: Any) -> Any:
         leaves = node.leaves()
         moving = [f for f in leaves if "j" in f.reads or f.is_number]

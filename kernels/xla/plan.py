@@ -199,7 +199,7 @@ def _long(desc: Description, platform: str) -> XlaPlan | None:
         return None
     tile = _balanced(m, 1024)
     tile += 16 * (tile % 256 == 0)  # features that lie a multiple of 1 kB apart meet in the same lines of the cache
-    most = max(128, _power_of_two((1 << 17) // tile, 1, 1024))
+    most = max(256, _power_of_two((1 << 18) // tile, 1, 1024))
     # Chunks of one length, if there is one, are compiled once.
     chunk = next((k for k in range(min(most, n), most // 2, -1) if n % k == 0 and k % 8 == 0), _balanced(n, most))
     plan = XlaPlan("long", tile, tile_j=chunk, unroll=_power_of_two(UNROLLED // max(cost, 1), 4, 32), features=8,

@@ -6,12 +6,13 @@ Adding a reduction is adding one row.  Arguments: x (M, D), y (N, D), b (N, E), 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import lazyjax
 from lazyjax import Pm, Vi, Vj
@@ -288,3 +289,8 @@ TANGENTS = [
     in ("K @ b, sqrt", "sum over both", "min", "Kmin of vectors", "logsumexp with weight", "sumsoftmaxweight", "prod",
         "std over both", "a user's monoid")
 ]  # fmt: skip
+
+
+def marked(cases: Sequence[Case]) -> list[Any]:
+    """The cases as parameters of a test, those that are not among `TANGENTS` marked `more`."""
+    return [case if case in TANGENTS else pytest.param(case, marks=pytest.mark.more) for case in cases]

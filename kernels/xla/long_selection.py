@@ -56,17 +56,24 @@ class LongSelection(Long):
         index = jnp.asarray(start, self.desc.index_dtype) + jnp.arange(length, dtype=self.desc.index_dtype)
         (value,) = self.desc.pair.out_avals
 
-        def fill(k: Any, held: jax.Array) -> jax.Array:
-            new = self._values(columns, start + k * chunk, chunk)
-            return lax.dynamic_update_slice_in_dim(held, new, k * chunk, 0)
-
-        held = lax.fori_loop(0, length // chunk, fill, jnp.zeros((length, self.lanes), value.dtype))
-        valid = jnp.broadcast_to((index < self.desc.n)[:, None], held.shape)
-        everywhere = jnp.broadcast_to(index[:, None], held.shape)
         groups, k = length // GROUP, self.selection.k
+
+        def fill(c: Any, filled: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+            held, minima = filled
+            new = self._values(columns, start + c * chunk, chunk)
+            least = self._minima(new, lax.dynamic_slice_in_dim(index, c * chunk, chunk) < self.desc.n)
+            held = lax.dynamic_update_slice_in_dim(held, new, c * chunk, 0)
+            return held, lax.dynamic_update_slice_in_dim(minima, least, c * (chunk // GROUP), 0)
+
+        def everything(held: jax.Array, index: jax.Array) -> Acc:
+            everywhere = jnp.broadcast_to(index[:, None], held.shape)
+            return self._selected(held, everywhere, everywhere < self.desc.n)
+
+        empty = (jnp.zeros((size, self.lanes), value.dtype) for size in (length, groups))
+        held, minima = lax.fori_loop(0, length // chunk, fill, tuple(empty))
         if groups < 2 * k:
-            return self._selected(held, everywhere, valid)
-        best = self._best_groups(held, valid)
+            return everything(held, index)
+        best = jnp.sort(self.selection.best_groups(minima.T, k), axis=1).T  # (k, lanes)
         members = jnp.take_along_axis(held.reshape(groups, GROUP, self.lanes), best[:, None], axis=0)
         inside = jnp.arange(GROUP, dtype=index.dtype)[None, :, None]
         where = (index[0] + best[:, None].astype(index.dtype) * GROUP + inside).reshape(k * GROUP, self.lanes)
@@ -74,7 +81,7 @@ class LongSelection(Long):
         arrays = self._pack(acc, self.traced.acc_avals)
         holds = jax.vmap(lambda *a: self.selection.holds(self.traced.treedef.unflatten(a), k), -1)
         complete = jnp.all(holds(*arrays))
-        return lax.cond(complete, lambda: acc, lambda: self._selected(held, everywhere, valid))
+        return lax.cond(complete, lambda held, index: acc, everything, held, index)
 
     def _values(self, columns: Sequence[jax.Array], row: Any, length: int) -> jax.Array:
         """The values of a chunk, (length, lanes)."""
@@ -83,18 +90,20 @@ class LongSelection(Long):
         (out,) = evaluate(parts.rest, [tile.tiled(v) for v in inputs], self.arithmetic)
         return broadcast_tile(jnp.asarray(out.item()), (length, self.lanes))
 
-    def _best_groups(self, held: jax.Array, valid: jax.Array) -> jax.Array:
-        """The groups of the k smallest minima, (k, lanes), ascending."""
-        groups = held.shape[0] // GROUP
+    def _minima(self, values: jax.Array, valid: jax.Array) -> jax.Array:
+        """The minima of the groups of a chunk, (groups, lanes)."""
+        groups = values.shape[0] // GROUP
         worst = evaluate(self.minimum.init, [], self.arithmetic)[0].item()
-        rows = jnp.where(valid, held, jnp.asarray(worst, held.dtype)).reshape(groups, GROUP, self.lanes)
-        shape = (GROUP, *self.desc.pair.out_avals[0].shape)
-        values = tiles(shape, [rows[:, u] for u in range(GROUP)])
-        first = tiles(shape[1:], [jnp.full((groups, self.lanes), worst, held.dtype)])
+        shape = self.desc.pair.out_avals[0].shape
+        rows = values.reshape(groups, GROUP, self.lanes)
+        there = valid.reshape(groups, GROUP, 1)
+        members = [jnp.where(there[:, u], rows[:, u], jnp.asarray(worst, values.dtype)) for u in range(GROUP)]
+        first = tiles(shape, [jnp.full((groups, self.lanes), worst, values.dtype)])
         indices = tiles((GROUP,), [None] * GROUP)
-        (minima,) = evaluate(self.minimum.fold(GROUP), [first, values, indices], self.arithmetic)
-        best = self.selection.best_groups(minima.item().T, self.selection.k)
-        return jnp.sort(best, axis=1).T
+        (minima,) = evaluate(
+            self.minimum.fold(GROUP), [first, tiles((GROUP, *shape), members), indices], self.arithmetic
+        )
+        return minima.item()
 
     def _selected(self, values: jax.Array, index: jax.Array, valid: jax.Array) -> Acc:
         """The accumulator of some values of every lane."""

@@ -208,8 +208,8 @@ def _long(desc: Description, platform: str) -> XlaPlan | None:
         (value,) = desc.pair.out_avals
         if math.prod(value.shape) != 1:
             return None
-        chunk = min(128, -(-n // 32) * 32)
-        return dataclasses.replace(plan, shape="long selection", tile_j=chunk * min(16, -(-n // chunk)), chunk=chunk)
+        chunk = min(256, -(-n // 32) * 32)
+        return dataclasses.replace(plan, shape="long selection", tile_j=chunk * min(32, -(-n // chunk)), chunk=chunk)
     return plan
 
 

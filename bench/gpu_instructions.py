@@ -3,8 +3,9 @@
     JAX_PLATFORMS=cpu python -m bench.gpu_instructions
 
 Every formula is compiled ahead of time by XLA's own compiler for a chip that is only described, and assembled; what is
-counted is the inner loop of the machine code.  Beside it stands KeOps: its generated CUDA, compiled by nvcc 13 with
-fast math for sm_90.  A count is no time: nothing here runs on a GPU.
+counted is the inner loop of the machine code; of the K smallest those of three kernels, the second and third for as
+many numbers as they look at.  What merges accumulators after a loop is not counted.  Beside it stands KeOps: its
+generated CUDA, compiled by nvcc 13 with fast math for sm_90.  A count is no time: nothing here runs on a GPU.
 
 Needs the packages of the extra gpu-checks and the CUDA plugin of JAX (see pyproject.toml), and a clone: the compiler's
 side of it is that of the tests, `tests.gpu`.
@@ -45,35 +46,64 @@ FORMULAS: dict[str, tuple[Callable[..., Any], int, str, float | None]] = {
     "x-gradient of the Gaussian sum, D = 3": (gradient, 3, "ji", 20.5),
     "logsumexp of -sqdist, D = 3": (lambda x, y: (-Vi(x).sqdist(Vj(y))).logsumexp(axis=1), 3, "", 19.5),
     "argmin of sqdist, D = 3": (lambda x, y: Vi(x).sqdist(Vj(y)).argmin(axis=1), 3, "", None),
+    "argKmin(10) of sqdist, D = 3": (lambda x, y: Vi(x).sqdist(Vj(y)).argKmin(10, axis=1), 3, "", None),
+    "Kmin(32) of sqdist, D = 3": (lambda x, y: Vi(x).sqdist(Vj(y)).Kmin(32, axis=1), 3, "", None),
     "Gaussian sum, D = 1000, for each feature": (gaussian, 1000, "j", None),
 }
 
 
 @dataclasses.dataclass(frozen=True)
-class Counted:
-    """The inner loop of a formula in machine code."""
+class Part:
+    """One kernel of a formula, in machine code."""
 
     kernel: Kernel
+    pairs: float  # that the inner loop takes at once, and features of them, where these are long
+    share: float = 1.0  # of all pairs that it looks at
+
+    @property
+    def loop(self) -> Loop:
+        return self.kernel.assembled.inner
+
+
+@dataclasses.dataclass(frozen=True)
+class Counted:
+    """The inner loops of a formula."""
+
+    parts: list[Part]
     tiles: Any  # the plan
-    loop: Loop
 
     @property
     def instructions(self) -> float:
         """Of each pair; where features are long, of each of them: the inner loop is the one over features."""
-        return len(self.loop) / self.tiles.pairs / max(1, self.tiles.features)
+        return sum(len(p.loop) / p.pairs * p.share for p in self.parts)
+
+    @property
+    def registers(self) -> int:
+        return max(p.kernel.assembled.registers for p in self.parts)
+
+    @property
+    def spilled(self) -> int:
+        return sum(p.kernel.assembled.spilled for p in self.parts)
 
 
 def count(name: str, chip: Chip) -> Counted:
-    """Compile one of FORMULAS for a chip, and find its inner loop."""
+    """Compile one of FORMULAS for a chip, and find its inner loops."""
     from tests.gpu.compiling import compile_for, lower_for
 
     f, d, others, _ = FORMULAS[name]
     sizes = [(M, d), (N, d), *({"i": (M, 1), "j": (N, 1)}[role] for role in others)]
     args = [jax.ShapeDtypeStruct(s, jnp.float32) for s in sizes]
-    tiles = explain(f, *args, platform="cuda")[-1].plan.tiles
-    kernels = compile_for(chip, lower_for(chip, f, *args)).kernels
-    kernel = [k for k in kernels if "lazyjax" in k.name][-1]  # XLA makes some with Triton, too
-    return Counted(kernel, tiles, kernel.assembled.loops[-1])  # the shortest loop, which no other is in
+    explained = explain(f, *args, platform="cuda")[-1]
+    tiles, compiled = explained.plan.tiles, compile_for(chip, lower_for(chip, f, *args))
+    first, *others = [k for k in compiled.kernels if "lazyjax" in k.name]  # XLA makes some with Triton, too
+    parts = [Part(first, tiles.pairs * max(1, tiles.features))]
+    if tiles.columns:  # their loops load each number, or each feature of a column, by itself
+        choice, again = others
+        groups = -(-N // (tiles.block_j * tiles.columns)) * tiles.block_j
+        twice = explained.description.reduction.k * tiles.columns
+        parts.append(Part(choice, choice.assembled.inner.count("LDG"), groups / N))
+        parts.append(Part(again, again.assembled.inner.count("LDG") / d, twice / N))
+    return Counted(parts, tiles)
 
 
 def main() -> None:
@@ -91,15 +121,14 @@ def main() -> None:
             continue
         for chip in CHIPS:
             found = count(name, chip)
-            assembled = found.kernel.assembled
             row = [
                 name, chip.name, f"{found.instructions:.2f}", "" if keops is None else f"{keops:g}",
-                assembled.registers, found.tiles.registers, assembled.spilled,
+                found.registers, found.tiles.registers, found.spilled,
             ]  # fmt: skip
             print("| " + " | ".join(map(str, row)) + " |", flush=True)
-            if options.opcodes:
-                opcodes = found.loop.opcodes.most_common()
-                print(", ".join(f"{o} {n / found.tiles.pairs:.2f}" for o, n in opcodes), flush=True)
+            for part in found.parts if options.opcodes else ():
+                opcodes = part.loop.opcodes.most_common()
+                print(", ".join(f"{o} {n / part.pairs:.2f}" for o, n in opcodes), f"x {part.share:.3g}", flush=True)
 
 
 if __name__ == "__main__":

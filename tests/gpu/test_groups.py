@@ -43,14 +43,14 @@ def _whole(*shape: int, seed: int = 0, most: int = 4) -> np.ndarray:
 
 
 def run(f: Callable[..., Any], *args: Any, **tiles: Any) -> Any:
-    """f(*args), its selections by group minima."""
+    """f(*args), its selections by group minima, whatever their size."""
     by_groups, as_it_goes = on_pallas(**TILES | tiles), on_pallas(block_i=16, block_j=4)
     way = lambda d, args: (by_groups if isinstance(d.reduction, Selection) else as_it_goes)(d, args)  # noqa: E731
     return jax.jit(lambda *a: run_on(f, way, *a), compiler_options=UNOPTIMISED)(*args)
 
 
 def test_ties_infinities_and_groups_of_nothing_but_nan() -> None:
-    """Six problems, four of them at once."""
+    """Six problems, three of them at once."""
     x, y, extra = _whole(2, M, 2), _whole(N, 2, seed=1), np.zeros((3, N))
     extra[1] = np.where(np.arange(N) < 20, np.nan, np.inf)  # the first groups look as if they were infinite
     extra[1, [60, 90]] = 0, -np.inf

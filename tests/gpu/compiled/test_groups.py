@@ -18,7 +18,7 @@ from ..chips import A100, CHIPS, H100, Chip
 from ..compiling import compile_for, lower_for
 from ..emulating import emulate
 from ..test_groups import best
-from .test_cases import check
+from .test_cases import TOLERANCE, check, compare
 
 # Stretches of columns, of which the last is not full, and rows that fill no program.
 M, N = 100, 700
@@ -74,9 +74,21 @@ def test_selection(name: str, dtype: str, chip: Chip, monkeypatch: pytest.Monkey
     check(chip, launches)
 
 
-@pytest.mark.parametrize("chip", CHIPS, ids=lambda c: c.name)
+def test_what_is_rounded_is_rounded_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pairs that are computed again are those that the minima were: with fused multiply-adds and a square root."""
+    monkeypatch.setattr(group_plan, "LAUNCHES", 0.0)
+    r = np.random.default_rng(0)
+    x, y = (r.normal(size=(n, 3)).astype("float32") for n in (M, N))
+    f = lambda x, y: Vi(x).sqdist(Vj(y)).sqrt().Kmin_argKmin(3, axis=1)  # noqa: E731
+    got, launches = emulate(A100, f, jnp.asarray(x), jnp.asarray(y))
+    want = best(np.sqrt(((x[:, None].astype("float64") - y) ** 2).sum(-1)), 3)
+    compare(got, want, TOLERANCE["float32"])
+    check(A100, launches)
+
+
+@pytest.mark.parametrize("chip", CHIPS if FULL else [H100], ids=lambda c: c.name)
 def test_memory_is_bounded(chip: Chip) -> None:
-    """Of rows and columns that would have 400 megabytes of minima, and 4 terabytes of pairs."""
+    """A million rows and columns have gigabytes of minima, and terabytes of pairs."""
     shape = jax.ShapeDtypeStruct((1_000_000, 3), jnp.float32)
     f = lambda x, y: Vi(x).sqdist(Vj(y)).argKmin(10, axis=1)  # noqa: E731
     compiled = compile_for(chip, lower_for(chip, f, shape, shape))

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -25,7 +25,7 @@ from lazyjax import Vi, Vj, explain
 
 if TYPE_CHECKING:
     from tests.gpu.chips import Chip
-    from tests.gpu.compiling import Kernel, Loop
+    from tests.gpu.compiling import Assembled, Kernel, Loop
 
 M = N = 1 << 16
 
@@ -53,57 +53,71 @@ FORMULAS: dict[str, tuple[Callable[..., Any], int, str, float | None]] = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Part:
-    """One kernel of a formula, in machine code."""
+class Selecting:
+    """A kernel that follows, which looks at some numbers or pairs."""
 
     kernel: Kernel
-    pairs: float  # that the inner loop takes at once, and features of them, where these are long
-    share: float = 1.0  # of all pairs that it looks at
+    loads: int  # for each number that it looks at
+    share: float  # of these numbers, of all pairs
 
     @property
     def loop(self) -> Loop:
         return self.kernel.assembled.inner
 
+    @property
+    def instructions(self) -> float:
+        """Of each pair of the problem."""
+        return len(self.loop) / (self.loop.count("LDG") / self.loads) * self.share
+
 
 @dataclasses.dataclass(frozen=True)
 class Counted:
-    """The inner loops of a formula."""
+    """The inner loop of a formula in machine code."""
 
-    parts: list[Part]
+    kernel: Kernel
     tiles: Any  # the plan
+    loop: Loop
+    then: tuple[Selecting, ...] = ()
 
     @property
     def instructions(self) -> float:
         """Of each pair; where features are long, of each of them: the inner loop is the one over features."""
-        return sum(len(p.loop) / p.pairs * p.share for p in self.parts)
+        then = sum(s.instructions for s in self.then)
+        return len(self.loop) / self.tiles.pairs / max(1, self.tiles.features) + then
 
     @property
-    def registers(self) -> int:
-        return max(p.kernel.assembled.registers for p in self.parts)
-
-    @property
-    def spilled(self) -> int:
-        return sum(p.kernel.assembled.spilled for p in self.parts)
+    def assembled(self) -> list[Assembled]:
+        return [self.kernel.assembled, *(s.kernel.assembled for s in self.then)]
 
 
 def count(name: str, chip: Chip) -> Counted:
-    """Compile one of FORMULAS for a chip, and find its inner loops."""
+    """Compile one of FORMULAS for a chip, and find its inner loop."""
     from tests.gpu.compiling import compile_for, lower_for
 
     f, d, others, _ = FORMULAS[name]
     sizes = [(M, d), (N, d), *({"i": (M, 1), "j": (N, 1)}[role] for role in others)]
     args = [jax.ShapeDtypeStruct(s, jnp.float32) for s in sizes]
+    tiles = explain(f, *args, platform="cuda")[-1].plan.tiles
+    if tiles.members:
+        return _by_groups(f, args, chip)
+    kernels = compile_for(chip, lower_for(chip, f, *args)).kernels
+    kernel = [k for k in kernels if "lazyjax" in k.name][-1]  # XLA makes some with Triton, too
+    return Counted(kernel, tiles, kernel.assembled.loops[-1])  # the shortest loop, which no other is in
+
+
+def _by_groups(f: Callable[..., Any], args: Sequence[Any], chip: Chip) -> Counted:
+    """Three kernels: minima of groups, a selection of groups, which loads one number for each, and one of their pairs,
+    which loads the features of j."""
+    from tests.gpu.compiling import compile_for, lower_for
+
     explained = explain(f, *args, platform="cuda")[-1]
-    tiles, compiled = explained.plan.tiles, compile_for(chip, lower_for(chip, f, *args))
-    first, *others = [k for k in compiled.kernels if "lazyjax" in k.name]  # XLA makes some with Triton, too
-    parts = [Part(first, tiles.pairs * max(1, tiles.features))]
-    if tiles.columns:  # their loops load each number, or each feature of a column, by itself
-        choice, again = others
-        groups = -(-N // (tiles.block_j * tiles.columns)) * tiles.block_j
-        twice = explained.description.reduction.k * tiles.columns
-        parts.append(Part(choice, choice.assembled.inner.count("LDG"), groups / N))
-        parts.append(Part(again, again.assembled.inner.count("LDG") / d, twice / N))
-    return Counted(parts, tiles)
+    tiles, selection = explained.plan.tiles, explained.description.reduction
+    compiled = compile_for(chip, lower_for(chip, f, *args)).kernels
+    minima, choice, again = (k for k in compiled if "lazyjax" in k.name)
+    groups = -(-N // (tiles.block_j * tiles.members)) * tiles.block_j
+    features = sum(a.shape[-1] for a in args[1:])
+    then = (Selecting(choice, 1, groups / N), Selecting(again, features, selection.k * tiles.members / N))
+    return Counted(minima, tiles, minima.assembled.inner, then)
 
 
 def main() -> None:
@@ -123,12 +137,15 @@ def main() -> None:
             found = count(name, chip)
             row = [
                 name, chip.name, f"{found.instructions:.2f}", "" if keops is None else f"{keops:g}",
-                found.registers, found.tiles.registers, found.spilled,
+                max(a.registers for a in found.assembled), found.tiles.registers,
+                sum(a.spilled for a in found.assembled),
             ]  # fmt: skip
             print("| " + " | ".join(map(str, row)) + " |", flush=True)
-            for part in found.parts if options.opcodes else ():
-                opcodes = part.loop.opcodes.most_common()
-                print(", ".join(f"{o} {n / part.pairs:.2f}" for o, n in opcodes), f"x {part.share:.3g}", flush=True)
+            if options.opcodes:
+                opcodes = found.loop.opcodes.most_common()
+                print(", ".join(f"{o} {n / found.tiles.pairs:.2f}" for o, n in opcodes), flush=True)
+                for s in found.then:
+                    print(f"then {s.instructions:.2f}:", ", ".join(f"{o} {n}" for o, n in s.loop.opcodes.most_common()))
 
 
 if __name__ == "__main__":

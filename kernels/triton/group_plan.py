@@ -59,14 +59,14 @@ def _by_groups(desc: Description, reduction: Selection, platform: str) -> Triton
     choice, again = _model(among, masked=False), _model(desc, reduction.ignored(desc.pair.out_avals) is not None)
     best = math.sqrt(choice.pair * n / (again.pair * reduction.k))
     lanes, step = base.block_j, base.unroll if best < 2 * LANES else 2 * LANES  # whole steps of all kernels
-    columns = -(-n // (lanes * max(1, round(n / (lanes * best))) * step)) * step
-    stretches = -(-n // (lanes * columns))
+    members = -(-n // (lanes * max(1, round(n / (lanes * best))) * step)) * step
+    stretches = -(-n // (lanes * members))
     features = [math.prod(a.shape) for a, r in zip(desc.pair.in_avals, desc.roles, strict=True) if r == "j"]
-    if stretches * lanes * columns * max([1, *features]) > np.iinfo(np.int32).max:
+    if stretches * lanes * members * max([1, *features]) > np.iinfo(np.int32).max:
         return None
     # For each pair: how many groups there are to be selected from, and how many pairs are computed again.
-    groups, twice = stretches * lanes / n, reduction.k * columns / n
-    pair = base.instructions + STEP / columns + choice.pair * groups + again.pair * twice
+    groups, twice = stretches * lanes / n, reduction.k * members / n
+    pair = base.instructions + STEP / members + choice.pair * groups + again.pair * twice
     special = again.special * (1 + twice)
     (value,) = desc.pair.out_avals
     size = stretches * lanes * np.dtype(computing(value.dtype)).itemsize
@@ -77,7 +77,7 @@ def _by_groups(desc: Description, reduction: Selection, platform: str) -> Triton
         own *= 2
     programs = -(-at_once // base.block_i)
     return dataclasses.replace(
-        base, columns=columns, rows=rows, selecting=(min(base.block_i, 32 * base.warps // own), own),
+        base, members=members, rows=rows, selecting=(min(base.block_i, 32 * base.warps // own), own),
         splits=min(-(-target.programs(base.registers, base.warps) // programs), stretches),
         instructions=round(pair, 2), registers=max(base.registers, choice.registers, again.registers),
         bound=target.pairs_per_second(pair, pair - special, special),

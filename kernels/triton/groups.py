@@ -80,9 +80,9 @@ class GroupMinima(Kernel):
     """
 
     def __init__(self, desc: Description, plan: TritonPlan):
-        self.stretches = -(-desc.n // (plan.block_j * plan.columns))
+        self.stretches = -(-desc.n // (plan.block_j * plan.members))
         super().__init__(minimum_of(desc), plan)
-        self.blocks = self.stretches * plan.columns
+        self.blocks = self.stretches * plan.members
         self.groups = self.stretches * plan.block_j
 
     def _splits(self) -> int:
@@ -97,7 +97,7 @@ class GroupMinima(Kernel):
 
     def _array(self, role: str, aval: Any, x: jax.Array) -> jax.Array:
         if role == "j":
-            lanes, size = self.plan.block_j, self.plan.columns
+            lanes, size = self.plan.block_j, self.plan.members
             x = pad_leading(x, self.blocks * lanes - self.desc.n).reshape(self.stretches, lanes, size, -1)
             x = jnp.swapaxes(x, 1, 2)
             if math.prod(aval.shape) > 1:
@@ -107,7 +107,7 @@ class GroupMinima(Kernel):
 
     def _columns(self, start: Any, lane: Any) -> Any:
         """Of a block: where the columns that its lanes read stood before they were laid out."""
-        lanes, size = self.plan.block_j, self.plan.columns
+        lanes, size = self.plan.block_j, self.plan.members
         block = lax.div(jnp.asarray(start, jnp.int32), jnp.int32(lanes))
         stretch = lax.div(block, jnp.int32(size))
         return stretch * (lanes * size) + lane * size + (block - stretch * size)
@@ -116,7 +116,7 @@ class GroupMinima(Kernel):
         from jax.experimental import pallas as pl
         from jax.experimental.pallas import triton as plt
 
-        desc, plan, lanes, size = self.desc, self.plan, self.plan.block_j, self.plan.columns
+        desc, plan, lanes, size = self.desc, self.plan, self.plan.block_j, self.plan.members
         fold = Fold(desc, self.traced, 1, plan.assembly)
         before = fold.before(fixed)
         row = self._own_rows(table)[0] + lax.broadcasted_iota(jnp.int32, (shape[0], 1), 0)
@@ -171,7 +171,7 @@ class LookAgain(Kernel):
 
     def __init__(self, desc: Description, plan: TritonPlan):
         super().__init__(desc, selecting(plan))
-        self.size = plan.columns
+        self.size = plan.members
 
     def _splits(self) -> int:
         return 1

@@ -122,7 +122,7 @@ def lower(desc: Description, plan: TritonPlan) -> Callable[..., Sequence[jax.Arr
     from .groups import by_groups  # these two are kernels of this file
     from .ranges import RangeKernel
 
-    if plan.columns:
+    if plan.members:
         return by_groups(desc, plan)
     kernel = RangeKernel if desc.ranges is not None else LongKernel if plan.features else Kernel
     return lambda *args: batched(kernel(desc, plan), desc, args)

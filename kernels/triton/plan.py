@@ -83,7 +83,7 @@ class TritonPlan:
     unroll: int = 1
     group: int = 1024  # steps of the loop that are summed before they meet the total, where merging rounds
     features: int = 0  # long features in the loop, where they are walked through by one of their own (see `long`)
-    columns: int = 0  # of a group, where the K best are first looked for among groups (see `groups`)
+    members: int = 0  # columns of a group, where the K best are first looked for among groups (see `groups`)
     rows: int = 0  # whose group minima are held at once
     selecting: tuple[int, ...] = ()  # rows and lanes of the programs that select, then
     splits: int = 1  # parts of j that programs of their own walk through

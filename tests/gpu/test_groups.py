@@ -21,7 +21,7 @@ from ..unoptimised import UNOPTIMISED
 from .lowering import kernel_calls, lowered_for
 
 # Stretches of four groups of eight columns, in two parts; rows in tiles of 16; two lanes that select.
-TILES = {"block_i": 16, "block_j": 4, "unroll": 2, "columns": 8, "rows": 16, "selecting": (8, 2), "splits": 2}
+TILES = {"block_i": 16, "block_j": 4, "unroll": 2, "members": 8, "rows": 16, "selecting": (8, 2), "splits": 2}
 M, N = 21, 157
 
 
@@ -71,7 +71,7 @@ def test_the_largest_of_integers_in_tiles_of_rows() -> None:
     """The last number of the range is not taken for padding, of which whole groups consist."""
     x, y = _whole(M, 1).astype(np.int32), np.full((N, 1), np.iinfo(np.int32).min)
     x[3], y[60] = 1, 7
-    got = run(lambda x, y: (Vi(x) * Vj(y)).Kmax_argKmax(3, axis=1), x, y, columns=16)
+    got = run(lambda x, y: (Vi(x) * Vj(y)).Kmax_argKmax(3, axis=1), x, y, members=16)
     for a, b in zip(got, best(x * y.T, 3, largest=True), strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -79,7 +79,7 @@ def test_the_largest_of_integers_in_tiles_of_rows() -> None:
 def test_fewer_columns_than_are_wanted() -> None:
     """Lanes that select beyond the end of a group, in half precision."""
     x, y = (jnp.asarray(_whole(n, 1), jnp.bfloat16) for n in (5, 2))
-    values, indices = run(lambda x, y: (Vi(x) * Vj(y)).Kmin_argKmin(3, axis=1), x, y, columns=2, selecting=(8, 4))
+    values, indices = run(lambda x, y: (Vi(x) * Vj(y)).Kmin_argKmin(3, axis=1), x, y, members=2, selecting=(8, 4))
     assert values.dtype == jnp.bfloat16
     want = best(np.asarray(x, np.float64) * np.asarray(y, np.float64).T, 3)
     np.testing.assert_array_equal(np.asarray(values, np.float64), want[0])
@@ -91,7 +91,7 @@ def test_derivatives() -> None:
     x, y = (jnp.asarray(r.normal(size=(n, 2))) for n in (M, N))
     ours = lambda x, y: jnp.sin(Vi(x).sqdist(Vj(y)).Kmin(3, axis=0)).sum()  # noqa: E731
     dense = lambda x, y: jnp.sin(jnp.sort(((x[:, None] - y) ** 2).sum(-1), 0)[:3]).sum()  # noqa: E731
-    got = run(jax.grad(ours, (0, 1)), x, y, columns=6, selecting=(8, 4))  # the last lanes stand beyond a group
+    got = run(jax.grad(ours, (0, 1)), x, y, members=6, selecting=(8, 4))  # the last lanes stand beyond a group
     for a, b in zip(got, jax.grad(dense, (0, 1))(x, y), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9)
 
@@ -109,13 +109,13 @@ def _argkmin(x: Any, y: Any) -> Any:
 def test_large_problems_take_group_minima(m: int, n: int) -> None:
     found = _found(m, n, _argkmin)
     tiles: TritonPlan = found.plan.tiles
-    groups = tiles.block_j * -(-n // (tiles.block_j * tiles.columns))
+    groups = tiles.block_j * -(-n // (tiles.block_j * tiles.members))
     assert tiles.rows * groups * 4 <= HELD
     assert tiles.splits * -(-min(m, tiles.rows) // tiles.block_i) >= 108  # multiprocessors
     rows, lanes = tiles.selecting
     assert tiles.block_i % rows == 0 and tiles.block_j % lanes == 0  # no program of theirs leaves the array
-    assert groups + 10 * tiles.columns < 10 * (10 * n) ** 0.5
-    assert "(minima of groups find the 10 best)" in str(found) and "columns=" in str(found)
+    assert groups + 10 * tiles.members < 10 * (10 * n) ** 0.5
+    assert "(minima of groups find the 10 best)" in str(found) and "members=" in str(found)
     assert tiles.instructions < 0.5 * 55  # what one kernel takes for K = 10
 
 
@@ -144,13 +144,13 @@ RANGES = from_matrix(*(np.array([[0, 50_000], [50_000, 100_000]]),) * 2, np.eye(
 def test_what_keeps_one_kernel_says_why(name: str) -> None:
     f, m, n, why = KEPT[name]
     found = _found(m, n, f)
-    assert found.plan.kernel == "pallas-triton" and not found.plan.tiles.columns
+    assert found.plan.kernel == "pallas-triton" and not found.plan.tiles.members
     assert why in str(found)
 
 
 def test_long_features_keep_their_kernel() -> None:
     found = _found(100_000, 100_000, _argkmin, d=100)
-    assert found.plan.tiles.features and not found.plan.tiles.columns
+    assert found.plan.tiles.features and not found.plan.tiles.members
 
 
 @pytest.mark.parametrize("platform", ["cuda", "rocm"])

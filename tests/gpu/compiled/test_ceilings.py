@@ -18,10 +18,10 @@ EXPONENTIALS = {name: 0 if any(n in name for n in NONE) else 1 for name in FORMU
 @pytest.mark.parametrize("name", FORMULAS)
 def test_instructions_of_a_pair(name: str, chip: Chip) -> None:
     found = count(name, chip)
-    for part in found.parts:
-        if name in EXPONENTIALS:
-            assert part.loop.opcodes["MUFU.EX2"] == EXPONENTIALS[name] * found.tiles.pairs
-        assert part.loop.count("SHFL") == 0, "a shuffle for every pair"
-        assert part.loop.count("LDL", "STL") == 0, "registers are spilled for every pair"
-    assert found.spilled == 0
+    if name in EXPONENTIALS:
+        assert found.loop.opcodes["MUFU.EX2"] == EXPONENTIALS[name] * found.tiles.pairs
+    assert found.loop.count("SHFL") == 0, "a shuffle for every pair"
+    assert found.loop.count("LDL", "STL") == 0, "registers are spilled for every pair"
+    assert all(s.loop.count("SHFL", "LDL", "STL") == 0 for s in found.then)
+    assert all(a.spilled == 0 for a in found.assembled)
     assert found.instructions <= CEILINGS[name]

@@ -8,7 +8,8 @@ numbers: a lane has its own K accumulators, so there are few lanes for a row.
 Each lane of the first kernel owns a group: its accumulator is the minimum, stored after the last column of the group,
 so nothing is exchanged between threads.  Columns are laid out before so that lanes read beside one another.
 
-A minimum starts as NaN, which the instruction skips: groups of nothing but NaN stay NaN, and are never selected.
+A minimum starts as NaN, which the instruction skips: groups of nothing but NaN stay NaN, and are never selected.  That
+of an integer starts as its neutral number; groups beyond the last column come after their equals.
 """
 
 from __future__ import annotations

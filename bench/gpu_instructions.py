@@ -3,8 +3,9 @@
     JAX_PLATFORMS=cpu python -m bench.gpu_instructions
 
 Every formula is compiled ahead of time by XLA's own compiler for a chip that is only described, and assembled; what is
-counted is the inner loop of the machine code.  Beside it stands KeOps: its generated CUDA, compiled by nvcc 13 with
-fast math for sm_90.  A count is no time: nothing here runs on a GPU.
+counted is the inner loop of the machine code; of the K smallest those of three kernels, the second and third for as
+many numbers as they look at.  What merges accumulators after a loop is not counted.  Beside it stands KeOps: its
+generated CUDA, compiled by nvcc 13 with fast math for sm_90.  A count is no time: nothing here runs on a GPU.
 
 Needs the packages of the extra gpu-checks and the CUDA plugin of JAX (see pyproject.toml), and a clone: the compiler's
 side of it is that of the tests, `tests.gpu`.
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -24,7 +25,7 @@ from lazyjax import Vi, Vj, explain
 
 if TYPE_CHECKING:
     from tests.gpu.chips import Chip
-    from tests.gpu.compiling import Kernel, Loop
+    from tests.gpu.compiling import Assembled, Kernel, Loop
 
 M = N = 1 << 16
 
@@ -45,8 +46,28 @@ FORMULAS: dict[str, tuple[Callable[..., Any], int, str, float | None]] = {
     "x-gradient of the Gaussian sum, D = 3": (gradient, 3, "ji", 20.5),
     "logsumexp of -sqdist, D = 3": (lambda x, y: (-Vi(x).sqdist(Vj(y))).logsumexp(axis=1), 3, "", 19.5),
     "argmin of sqdist, D = 3": (lambda x, y: Vi(x).sqdist(Vj(y)).argmin(axis=1), 3, "", None),
+    "argKmin(10) of sqdist, D = 3": (lambda x, y: Vi(x).sqdist(Vj(y)).argKmin(10, axis=1), 3, "", None),
+    "Kmin(32) of sqdist, D = 3": (lambda x, y: Vi(x).sqdist(Vj(y)).Kmin(32, axis=1), 3, "", None),
     "Gaussian sum, D = 1000, for each feature": (gaussian, 1000, "j", None),
 }
+
+
+@dataclasses.dataclass(frozen=True)
+class Selecting:
+    """A kernel that follows, which looks at some numbers or pairs."""
+
+    kernel: Kernel
+    loads: int  # for each number that it looks at
+    share: float  # of these numbers, of all pairs
+
+    @property
+    def loop(self) -> Loop:
+        return self.kernel.assembled.inner
+
+    @property
+    def instructions(self) -> float:
+        """Of each pair of the problem."""
+        return len(self.loop) / (self.loop.count("LDG") / self.loads) * self.share
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,11 +77,17 @@ class Counted:
     kernel: Kernel
     tiles: Any  # the plan
     loop: Loop
+    then: tuple[Selecting, ...] = ()
 
     @property
     def instructions(self) -> float:
         """Of each pair; where features are long, of each of them: the inner loop is the one over features."""
-        return len(self.loop) / self.tiles.pairs / max(1, self.tiles.features)
+        then = sum(s.instructions for s in self.then)
+        return len(self.loop) / self.tiles.pairs / max(1, self.tiles.features) + then
+
+    @property
+    def assembled(self) -> list[Assembled]:
+        return [self.kernel.assembled, *(s.kernel.assembled for s in self.then)]
 
 
 def count(name: str, chip: Chip) -> Counted:
@@ -71,9 +98,26 @@ def count(name: str, chip: Chip) -> Counted:
     sizes = [(M, d), (N, d), *({"i": (M, 1), "j": (N, 1)}[role] for role in others)]
     args = [jax.ShapeDtypeStruct(s, jnp.float32) for s in sizes]
     tiles = explain(f, *args, platform="cuda")[-1].plan.tiles
+    if tiles.members:
+        return _by_groups(f, args, chip)
     kernels = compile_for(chip, lower_for(chip, f, *args)).kernels
     kernel = [k for k in kernels if "lazyjax" in k.name][-1]  # XLA makes some with Triton, too
     return Counted(kernel, tiles, kernel.assembled.loops[-1])  # the shortest loop, which no other is in
+
+
+def _by_groups(f: Callable[..., Any], args: Sequence[Any], chip: Chip) -> Counted:
+    """Three kernels: minima of groups, a selection of groups, which loads one number for each, and one of their pairs,
+    which loads the features of j."""
+    from tests.gpu.compiling import compile_for, lower_for
+
+    explained = explain(f, *args, platform="cuda")[-1]
+    tiles, selection = explained.plan.tiles, explained.description.reduction
+    compiled = compile_for(chip, lower_for(chip, f, *args)).kernels
+    minima, choice, again = (k for k in compiled if "lazyjax" in k.name)
+    groups = -(-N // (tiles.block_j * tiles.members)) * tiles.block_j
+    features = sum(a.shape[-1] for a in args[1:])
+    then = (Selecting(choice, 1, groups / N), Selecting(again, features, selection.k * tiles.members / N))
+    return Counted(minima, tiles, minima.assembled.inner, then)
 
 
 def main() -> None:
@@ -91,15 +135,17 @@ def main() -> None:
             continue
         for chip in CHIPS:
             found = count(name, chip)
-            assembled = found.kernel.assembled
             row = [
                 name, chip.name, f"{found.instructions:.2f}", "" if keops is None else f"{keops:g}",
-                assembled.registers, found.tiles.registers, assembled.spilled,
+                max(a.registers for a in found.assembled), found.tiles.registers,
+                sum(a.spilled for a in found.assembled),
             ]  # fmt: skip
             print("| " + " | ".join(map(str, row)) + " |", flush=True)
             if options.opcodes:
                 opcodes = found.loop.opcodes.most_common()
                 print(", ".join(f"{o} {n / found.tiles.pairs:.2f}" for o, n in opcodes), flush=True)
+                for s in found.then:
+                    print(f"then {s.instructions:.2f}:", ", ".join(f"{o} {n}" for o, n in s.loop.opcodes.most_common()))
 
 
 if __name__ == "__main__":

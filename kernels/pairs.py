@@ -53,6 +53,43 @@ def pad_leading(x: jax.Array, extra: Any) -> jax.Array:
     return lax.concatenate([x, tail], 0)
 
 
+def tiles_of_rows(
+    desc: Description, args: Sequence[jax.Array], tile: int
+) -> tuple[Any, Callable[[Any], list[jax.Array]]]:
+    """How many rows all tiles of i have together, and the arguments for tile k."""
+    rows = padded_size(desc.m, tile)
+    padded = [pad_leading(x, rows - desc.m) if r == "i" else x for x, r in zip(args, desc.roles, strict=True)]
+
+    def args_of(k: Any) -> list[jax.Array]:
+        return [
+            lax.dynamic_slice_in_dim(x, k * tile, tile) if r == "i" else x
+            for x, r in zip(padded, desc.roles, strict=True)
+        ]
+
+    return rows, args_of
+
+
+def by_rows(
+    desc: Description, tile: int, one: Callable[[Sequence[jax.Array]], Sequence[jax.Array]]
+) -> Callable[[Sequence[jax.Array]], Sequence[jax.Array]]:
+    """One problem, every row on its own: `one` gives the results of a tile of rows, of its arguments."""
+    m = desc.m
+
+    def problem(args: Sequence[jax.Array]) -> Sequence[jax.Array]:
+        if isinstance(m, int) and m <= tile:
+            return one(args)
+        rows, args_of = tiles_of_rows(desc, args, tile)
+
+        def step(k: Any, outs: list[jax.Array]) -> list[jax.Array]:
+            new = one(args_of(k))
+            return [lax.dynamic_update_slice_in_dim(o, x, k * tile, 0) for o, x in zip(outs, new, strict=True)]
+
+        outs = [jnp.zeros((rows, *o.shape[1:]), o.dtype) for o in desc.replace(batch=()).outputs]
+        return [o[:m] for o in lax.fori_loop(0, -(-m // tile), step, outs)]
+
+    return problem
+
+
 def batched(
     core: Callable[[Sequence[jax.Array]], Sequence[jax.Array]],
     desc: Description,

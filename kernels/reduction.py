@@ -207,8 +207,8 @@ class Reduction(abc.ABC):
 class Selection(Reduction):
     """A reduction that keeps the k best of many values, or says where they are.
 
-    `group_reduction` summarises a group of pairs by its best value, so that `best_groups` can name k groups that
-    contain the k best values (see `xla.groups`).
+    `group_reduction` summarises a group of pairs by its best value, so that `best_groups`, or the reduction `indices`,
+    can name k groups that contain the k best values (see `xla.groups` and `triton.groups`).
     """
 
     k: int
@@ -216,6 +216,10 @@ class Selection(Reduction):
     @abc.abstractmethod
     def group_reduction(self) -> Reduction | None:
         """The reduction to the best value alone, NaN skipped; None where that is this reduction itself."""
+
+    @abc.abstractmethod
+    def indices(self) -> Selection:
+        """The reduction to the indices of the k best alone: one result, (k, *F) or (*F,), -1 where there is none."""
 
     @abc.abstractmethod
     def best_groups(self, values: jax.Array, k: int) -> jax.Array:

@@ -276,6 +276,13 @@ def _tangent_of_softmax(values: Values, dvalues: Values, out: jax.Array, total: 
 Wanted = Literal["value", "index", "both"]
 
 
+def _nans(values: Values) -> Values | None:
+    """What a selection skips, where its values have it."""
+    (v,) = values
+    floating = jnp.issubdtype(v.dtype, jnp.floating)
+    return [np.full(v.shape, np.nan).astype(v.dtype)] if floating else None
+
+
 def _select_results(wanted: Wanted, value: Any, index: Any) -> tuple[Any, ...]:
     return {"value": (value,), "index": (index,), "both": (value, index)}[wanted]
 
@@ -295,6 +302,9 @@ class Extremum(Selection):
 
     def group_reduction(self) -> Reduction | None:
         return None if self.wanted == "value" else Extremum(self.largest)
+
+    def indices(self) -> Selection:
+        return Extremum(self.largest, "index")
 
     def best_groups(self, values: jax.Array, k: int) -> jax.Array:
         return (jnp.argmax if self.largest else jnp.argmin)(values, axis=-1, keepdims=True)
@@ -350,9 +360,7 @@ class Extremum(Selection):
         return best, jnp.where(first == none, jnp.asarray(-1, indices.dtype), first)
 
     def ignored(self, values: Values) -> Values | None:
-        (v,) = values
-        floating = jnp.issubdtype(v.dtype, jnp.floating)
-        return [np.full(v.shape, np.nan).astype(v.dtype)] if floating else None
+        return _nans(values)
 
     def finalize(self, acc: Any, values: Values) -> tuple[Any, ...]:
         return _select_results(self.wanted, acc[0], acc[-1])
@@ -380,11 +388,16 @@ class KSmallest(Selection):
     wanted: Wanted = "value"
     largest: bool = False
 
+    rounds = False
+
     def _turned(self, v: Any) -> Any:
         return _negate(v) if self.largest else v
 
     def group_reduction(self) -> Reduction | None:
         return Extremum(self.largest)
+
+    def indices(self) -> Selection:
+        return KSmallest(self.k, "index", self.largest)
 
     def best_groups(self, values: jax.Array, k: int) -> jax.Array:
         values = self._turned(values.astype(jnp.int32) if values.dtype == bool else values)
@@ -453,6 +466,9 @@ class KSmallest(Selection):
             # Infinity was ordered as the largest number: put it after it.
             best, _, where = lax.sort((best, taken[1], where), num_keys=2, is_stable=True)
         return jnp.moveaxis(best, -1, 0), jnp.moveaxis(where, -1, 0)
+
+    def ignored(self, values: Values) -> Values | None:
+        return _nans(values)
 
     def finalize(self, acc: Any, values: Values) -> tuple[Any, ...]:
         return _select_results(self.wanted, self._turned(acc[0]), acc[1])

@@ -39,10 +39,12 @@ class Fold:
     """Absorbs `length` blocks of j into an accumulator of tiles.
 
     Arguments are nodes while this is built, and tiles when it is called; an accumulator is a flat list, one tile for
-    every feature of every leaf.  An argument of role "ij" is a number of the pair.
+    every feature of every leaf.  An argument of role "ij" is a number of the pair.  With `masked` only those pairs are
+    absorbed that a mask lets in, for one instruction; the reduction must have values that it ignores.
     """
 
-    def __init__(self, desc: Description, traced: TracedReduction, length: int, assembly: bool):
+    def __init__(self, desc: Description, traced: TracedReduction, length: int, assembly: bool, masked: bool = False):
+        self.masked = masked
         recorder = Recorder(computing, approximate=desc.precision == "fast")
         self.fixed: list[list[Any]] = []  # arguments of roles i and p, in order
         self.blocks: list[list[list[Any]]] = [[] for _ in range(length)]  # those of roles j and ij, for each block
@@ -62,6 +64,10 @@ class Fold:
                     given = tiles(aval.shape, own)
                 args.append(given)
             values.append(evaluate(desc.pair.jaxpr, args, recorder))
+        self.inside = [recorder.argument(np.bool_, PAIR) for _ in range(length if masked else 0)]
+        ignored = [np.asarray(x) for x in desc.reduction.ignored(desc.pair.out_avals) or ()] if masked else []
+        for mask, own in zip(self.inside, values, strict=False):
+            own[:] = [self._let_in(recorder, mask, *each) for each in zip(ignored, own, strict=True)]
         self.indices = [recorder.argument(desc.index_dtype, J) for _ in range(length)]
         self.acc = [
             recorder.argument(computing(a.dtype), PAIR) for a in traced.acc_avals for _ in range(math.prod(a.shape))
@@ -76,6 +82,14 @@ class Fold:
     def _nodes(recorder: Recorder, aval: Any, reads: int) -> list[Any]:
         return [recorder.argument(computing(aval.dtype), reads) for _ in range(math.prod(aval.shape))]
 
+    @staticmethod
+    def _let_in(recorder: Recorder, mask: Any, ignored: np.ndarray, value: Tiles) -> Tiles:
+        other = ignored.astype(computing(ignored.dtype)).ravel()
+        chosen = [
+            recorder.apply("select_n", lax.select_n, mask, o, v) for o, v in zip(other, value.ravel(), strict=True)
+        ]
+        return tiles(value.shape, chosen)
+
     def before(self, fixed: Sequence[Sequence[Any]]) -> dict[int, Any]:
         """What is known of i and the parameters alone, by place."""
         given = {
@@ -84,13 +98,15 @@ class Fold:
         return self.program.before(given)
 
     def __call__(
-        self, before: dict[int, Any], blocks: Sequence[Any], indices: Sequence[Any], acc: Sequence[Any], shape: Any
-    ) -> list[jax.Array]:
+        self, before: dict[int, Any], blocks: Sequence[Any], indices: Sequence[Any], acc: Sequence[Any], shape: Any,
+        inside: Any = None,
+    ) -> list[jax.Array]:  # fmt: skip
         values = dict(before)
         for nodes, args in zip(self.blocks, blocks, strict=True):
             values |= {n.place: t for own, a in zip(nodes, args, strict=True) for n, t in zip(own, a, strict=True)}
         values |= {n.place: t for n, t in zip(self.indices, indices, strict=True)}
         values |= {n.place: t for n, t in zip(self.acc, acc, strict=True)}
+        values |= {n.place: inside for n in self.inside}
         return [jnp.asarray(broadcast_tile(t, shape)) for t in self.program.results(values)]
 
 

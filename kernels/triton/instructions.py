@@ -24,11 +24,11 @@ _TYPE = {"f": "f32", "d": "f64"}
 
 
 def _minimum(a: Any, b: Any) -> Any:
-    return lax.select(lax.lt(b, a), b, a)
+    return lax.select(lax.lt(b, a) | lax.ne(a, a), b, a)
 
 
 def _maximum(a: Any, b: Any) -> Any:
-    return lax.select(lax.gt(b, a), b, a)
+    return lax.select(lax.gt(b, a) | lax.ne(a, a), b, a)
 
 
 def log2(x: Any) -> Any:
@@ -43,7 +43,7 @@ def _reciprocal(x: Any) -> Any:
 INSTRUCTIONS: dict[str, tuple[str, Callable[..., Any]]] = {
     # One rounding.
     "fma": ("fma.rn.{t} $0, $1, $2, $3;", lambda a, b, c: a * b + c),
-    # b where b < a, else a: a NaN in b is skipped (a must not be NaN).
+    # NaN is skipped, in a as in b: it is the result only where both are.
     "minimum": ("min.{t} $0, $1, $2;", _minimum),
     "maximum": ("max.{t} $0, $1, $2;", _maximum),
     # Approximate, float32 only.  Maximal errors: 2 units in the last place (ulp) for exp2; for log2 2^-22, absolute

@@ -93,7 +93,7 @@ def choose(desc: Description, traced: TracedReduction, stages: Stages, platform:
     block_j = LANES
     while block_i * block_j < WARPS * LANES:  # where there are few rows, warps stand along j
         block_j *= 2
-    wanted = 2 * target.multiprocessors * max(1, target.registers // (max(best.registers, 32) * LANES * WARPS))
+    wanted = target.programs(best.registers, WARPS)
     programs = functools.partial(_programs, desc)
     # Few programs: smaller steps, so that there are enough of them to share out.
     while programs(block_i) * desc.n < wanted * STEPS_OF_A_PART * block_j * blocks and (blocks > 1 or block_i > WARPS):

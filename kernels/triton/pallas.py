@@ -5,7 +5,8 @@ j (1, BN) tiles, and the accumulator is a (BM, BN) tile that is merged along j o
 the loop would shuffle values between threads for every pair.  Lanes of a warp stand along j, so that every number of
 j is loaded once for all rows of a thread.  The loop holds no mask: what is left over of j comes first, masked.
 
-Pallas-Triton is deprecated in JAX; what knows of it: this file, `launch`, `ranges`, `long`, `merge` and `instructions`.
+Pallas-Triton is deprecated in JAX; what knows of it: this file, `launch`, `ranges`, `groups`, `long`, `merge` and
+`instructions`.
 """
 
 from __future__ import annotations
@@ -101,8 +102,10 @@ def _unsupported(eqns: Sequence[Any], read: Sequence[Any]) -> str | None:
 
 def plan(desc: Description, platform: str) -> TritonPlan:
     """The tiles for a platform; where that is no GPU the kernel is interpreted."""
+    from .group_plan import choose_way  # which plans kernels of this file, too
+
     if isinstance(parts := parts_of(desc), str):
-        return choose(desc, traced_of(desc), platform)
+        return choose_way(desc, choose(desc, traced_of(desc), platform), platform)
     return long_plan.choose(desc, traced_of(desc), stages_of(parts, desc.roles), platform)
 
 
@@ -115,9 +118,12 @@ def quiet() -> Iterator[None]:
 
 
 def lower(desc: Description, plan: TritonPlan) -> Callable[..., Sequence[jax.Array]]:
-    """One kernel call; batch dims become axes of its grid."""
-    from .ranges import RangeKernel  # which is a kernel of this file
+    """One kernel call, or three; batch dims become axes of their grids."""
+    from .groups import by_groups  # these two are kernels of this file
+    from .ranges import RangeKernel
 
+    if plan.members:
+        return by_groups(desc, plan)
     kernel = RangeKernel if desc.ranges is not None else LongKernel if plan.features else Kernel
     return lambda *args: batched(kernel(desc, plan), desc, args)
 
@@ -144,21 +150,25 @@ class Kernel:
 
     def call(self, args: Sequence[jax.Array], table: Sequence[jax.Array]) -> Sequence[jax.Array]:
         """Launch the kernel; what `table` holds of every program, it reads by itself."""
-        desc, plan = self.desc, self.plan
+        desc = self.desc
         flat = [self._array(r, a, x) for r, a, x in zip(desc.roles, desc.pair.in_avals, args, strict=True) if x.size]
-        flat += table
-        rows = 1 if desc.over == "ij" else desc.m
+        grid = (self.programs, self.splits)
+        return self._results(launch(self._kernel, self.plan, [*flat, *table], self._written(), grid))
+
+    def _written(self) -> list[jax.ShapeDtypeStruct]:
+        """The arrays that the kernel writes."""
         if self.parts:
-            held = self.splits * (self.programs if desc.over == "ij" else desc.m)
+            held = self.splits * (self.programs if self.desc.over == "ij" else self.desc.m)
             accs = [a for a in self.traced.acc_avals for _ in range(math.prod(a.shape))]
-            out_shape = [jax.ShapeDtypeStruct((held,), computing(a.dtype)) for a in accs]
-        else:
-            sizes = [(a, math.prod(a.shape)) for a in self.traced.out_avals]
-            out_shape = [jax.ShapeDtypeStruct((rows * size,), a.dtype) for a, size in sizes if size]
-        outs = launch(self._kernel, plan, flat, out_shape, (self.programs, self.splits))
+            return [jax.ShapeDtypeStruct((held,), computing(a.dtype)) for a in accs]
+        sizes = [(a, math.prod(a.shape)) for a in self.traced.out_avals]
+        return [jax.ShapeDtypeStruct((self.desc.m * size,), a.dtype) for a, size in sizes if size]
+
+    def _results(self, outs: list[jax.Array]) -> Sequence[jax.Array]:
+        desc = self.desc
         if self.parts:
             # Splits, or splits and programs, lead.
-            lead = held if desc.over == "ij" else self.splits
+            lead, rows = (outs[0].size, 1) if desc.over == "ij" else (self.splits, desc.m)
             total = tree_merge(self.monoid.merge, [o.reshape(lead, rows) for o in outs])
             results = [jnp.stack(r, -1) if r else None for r in self.monoid.finalize(total, (rows,))]
         else:
@@ -181,11 +191,9 @@ class Kernel:
         return jnp.swapaxes(x.reshape(self.blocks, columns, features), 1, 2).reshape(-1)
 
     def _kernel(self, *refs: Any) -> None:
-        from jax.experimental import pallas as pl
         from jax.experimental.pallas import triton as plt
 
-        desc, plan, monoid = self.desc, self.plan, self.monoid
-        m, rows, columns = desc.m, plan.block_i, plan.block_j
+        desc, rows, columns = self.desc, self.plan.block_i, self.plan.block_j
         shape = (rows, columns)
         kinds = list(zip(desc.roles, desc.pair.in_avals, strict=True))
         count = sum(math.prod(a.shape) > 0 for _, a in kinds)
@@ -214,26 +222,35 @@ class Kernel:
             own, indices, inside = [], [], None
             for u in range(len(fold.blocks)):
                 start = first + u * columns
-                j = start + lane
+                j = self._columns(start, lane)
                 inside = None if end is None else j < end
                 own.append(
                     [
-                        load(ref, a, *self._address(start, lane, math.prod(a.shape)), inside)
+                        load(ref, a, *self._address(row, start, lane, math.prod(a.shape)), inside)
                         for (r, a), ref in zip(kinds, refs_of, strict=True)
-                        if r == "j"
+                        if "j" in r
                     ]
                 )
                 indices.append(j.astype(desc.index_dtype))
-            new = fold(before, own, indices, acc, shape)
-            if inside is None:
+            new = fold(before, own, indices, acc, shape, inside)
+            if inside is None or fold.masked:
                 return new
             keep = lax.broadcast_in_dim(inside, shape, (0, 1))
             return [lax.select(keep, a, b) for a, b in zip(new, acc, strict=True)]
 
+        self._run(blocks_of, fixed, table, outs, shape)
+
+    def _run(self, blocks_of: Any, fixed: Any, table: Sequence[Any], outs: list[Any], shape: tuple[int, int]) -> None:
+        """Fold the columns of this part, and write what comes of it."""
+        from jax.experimental import pallas as pl
+        from jax.experimental.pallas import triton as plt
+
+        desc, monoid, m, rows = self.desc, self.monoid, self.desc.m, self.plan.block_i
+        first_row, last_row = self._own_rows(table)
         part = pl.program_id(1)
         acc = self._over_j(blocks_of, fixed, table, shape)
-        here = row < last_row
         if desc.over == "ij":
+            here = first_row + lax.broadcasted_iota(jnp.int32, (rows, 1), 0) < last_row
             keep = lax.broadcast_in_dim(here, shape, (0, 1))
             acc = [lax.select(keep, a, b) for a, b in zip(acc, monoid.neutral(shape), strict=True)]
         acc = monoid.merged(desc.reduction, acc, 1)
@@ -262,8 +279,13 @@ class Kernel:
         del table
         return pl.program_id(0) * self.plan.block_i, self.desc.m
 
-    def _address(self, start: Any, lane: Any, features: int) -> tuple[Any, int]:
+    def _columns(self, start: Any, lane: Any) -> Any:
+        """The numbers of the columns of the block from `start` on."""
+        return start + lane
+
+    def _address(self, row: Any, start: Any, lane: Any, features: int) -> tuple[Any, int]:
         """Where the first feature of the columns from `start` on stands, and how far apart features are."""
+        del row
         return start * features + lane, self.plan.block_j
 
     def _over_j(self, blocks_of: Any, fixed: Any, table: Sequence[Any], shape: tuple[int, int]) -> list[jax.Array]:

@@ -47,6 +47,10 @@ class Chip:
     registers: int = 1 << 16
     shared: int = 100 << 10  # bytes of shared memory of one program, at most
 
+    def programs(self, registers: int, warps: int) -> int:
+        """How many programs fill it twice, by the registers of their threads."""
+        return 2 * self.multiprocessors * max(1, self.registers // (max(registers, 32) * LANES * warps))
+
     def pairs_per_second(self, instructions: float, floats: float, special: float) -> float:
         """An upper bound: every lane busy at every tick, nothing ever waiting."""
         ticks = max(instructions / self.issue, floats / self.floats, special / self.special)
@@ -79,6 +83,9 @@ class TritonPlan:
     unroll: int = 1
     group: int = 1024  # steps of the loop that are summed before they meet the total, where merging rounds
     features: int = 0  # long features in the loop, where they are walked through by one of their own (see `long`)
+    members: int = 0  # columns of a group, where the K best are first looked for among groups (see `groups`)
+    rows: int = 0  # whose group minima are held at once
+    selecting: tuple[int, ...] = ()  # rows and lanes of the programs that select, then
     splits: int = 1  # parts of j that programs of their own walk through
     assembly: bool = False  # instructions of PTX by name, on CUDA
     interpret: bool = False  # run by XLA on the CPU, for tests
@@ -120,7 +127,7 @@ class Model:
 def model(desc: Description, traced: TracedReduction, fold: Fold, rows: int, unroll: int, group: int) -> Model:
     own, special, column = fold.program.cost()
     row, width = fold.program.words()
-    loads = sum(math.prod(a.shape) for a, r in zip(desc.pair.in_avals, desc.roles, strict=True) if r == "j")
+    loads = sum(math.prod(a.shape) for a, r in zip(desc.pair.in_avals, desc.roles, strict=True) if "j" in r)
     accumulators = sum(math.prod(a.shape) * words(a.dtype) for a in traced.acc_avals)
     nested = desc.reduction.rounds and desc.n > LANES * unroll * group
     registers = rows * (row + accumulators * (1 + nested) + min(width, 2 * unroll + 2)) + loads * unroll + OVERHEAD
@@ -158,7 +165,7 @@ def choose(desc: Description, traced: TracedReduction, platform: str) -> TritonP
     block_i, block_j, unroll = _block(desc, best.rows, warps), 0, best.unroll
     pairs = best.rows * warps * LANES  # at once
     programs = -(-desc.m // block_i) * math.prod(desc.batch)
-    wanted = 2 * target.multiprocessors * max(1, target.registers // (max(best.registers, 32) * LANES * warps))
+    wanted = target.programs(best.registers, warps)
     # Few programs: smaller steps, so that there are enough of them to share out.
     while programs * desc.n * block_i < wanted * STEPS_OF_A_PART * pairs * unroll and (unroll, pairs) != (
         1,

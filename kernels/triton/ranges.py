@@ -52,8 +52,8 @@ class RangeKernel(Kernel):
         x = x.astype(jnp.int32) if x.dtype == bool else x
         return x.reshape(-1) if role != "j" else x.reshape(-1, math.prod(aval.shape)).T.reshape(-1)
 
-    def _address(self, start: Any, lane: Any, features: int) -> tuple[Any, int]:
-        del features
+    def _address(self, row: Any, start: Any, lane: Any, features: int) -> tuple[Any, int]:
+        del row, features
         return start + lane, self.desc.n
 
     def _own_rows(self, table: Sequence[Any]) -> tuple[Any, Any]:

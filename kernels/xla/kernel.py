@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from ..description import Description
-from ..pairs import batched, pad_leading, padded_size
+from ..pairs import batched, by_rows, tiles_of_rows
 from ..reduction import trace
 from . import ranges
 from .block import Block
@@ -64,28 +64,11 @@ def lower(desc: Description, plan: XlaPlan) -> Callable[..., Sequence[jax.Array]
     if isinstance(desc.m, int):
         plan = dataclasses.replace(plan, tile_i=min(plan.tile_i, desc.m))
     reduce_rows = SHAPES[plan.shape](desc, plan, traced)
-    problem = _rows(desc, plan, reduce_rows) if desc.over == "j" else _both(desc, plan, reduce_rows)
+    if desc.over == "j":
+        problem = by_rows(desc, plan.tile_i, lambda args: reduce_rows.finalize(reduce_rows(args)))
+    else:
+        problem = _both(desc, plan, reduce_rows)
     return lambda *args: batched(problem, desc, args, together=plan.problems)
-
-
-def _rows(desc: Description, plan: XlaPlan, reduce_rows: Any) -> Callable[[Sequence[jax.Array]], Sequence[jax.Array]]:
-    """Every row on its own: walk through the tiles of i."""
-    m, tile = desc.m, plan.tile_i
-
-    def problem(args: Sequence[jax.Array]) -> Sequence[jax.Array]:
-        if isinstance(m, int) and m <= tile:
-            return reduce_rows.finalize(reduce_rows(args))
-        rows, args_of = _tiles_of_i(desc, args, tile)
-        single = desc.replace(batch=())
-
-        def step(k: Any, outs: list[jax.Array]) -> list[jax.Array]:
-            new = reduce_rows.finalize(reduce_rows(args_of(k)))
-            return [lax.dynamic_update_slice_in_dim(o, x, k * tile, 0) for o, x in zip(outs, new, strict=True)]
-
-        outs = [jnp.zeros((rows, *o.shape[1:]), o.dtype) for o in single.outputs]
-        return [o[:m] for o in lax.fori_loop(0, -(-m // tile), step, outs)]
-
-    return problem
 
 
 def _both(desc: Description, plan: XlaPlan, reduce_rows: Any) -> Callable[[Sequence[jax.Array]], Sequence[jax.Array]]:
@@ -95,7 +78,7 @@ def _both(desc: Description, plan: XlaPlan, reduce_rows: Any) -> Callable[[Seque
     def problem(args: Sequence[jax.Array]) -> Sequence[jax.Array]:
         if isinstance(m, int) and m <= tile:
             return reduce_rows.finalize_over_i(reduce_rows(args))
-        _, args_of = _tiles_of_i(desc, args, tile)
+        _, args_of = tiles_of_rows(desc, args, tile)
 
         def step(k: Any, acc: list[jax.Array]) -> list[jax.Array]:
             inside = k * tile + jnp.arange(tile) < m
@@ -105,19 +88,3 @@ def _both(desc: Description, plan: XlaPlan, reduce_rows: Any) -> Callable[[Seque
         return reduce_rows.finalize_over_i(lax.fori_loop(0, -(-m // tile), step, reduce_rows.neutral()))
 
     return problem
-
-
-def _tiles_of_i(
-    desc: Description, args: Sequence[jax.Array], tile: int
-) -> tuple[Any, Callable[[Any], list[jax.Array]]]:
-    """How many rows all tiles have together, and the arguments for tile k."""
-    rows = padded_size(desc.m, tile)
-    padded = [pad_leading(x, rows - desc.m) if r == "i" else x for x, r in zip(args, desc.roles, strict=True)]
-
-    def args_of(k: Any) -> list[jax.Array]:
-        return [
-            lax.dynamic_slice_in_dim(x, k * tile, tile) if r == "i" else x
-            for x, r in zip(padded, desc.roles, strict=True)
-        ]
-
-    return rows, args_of

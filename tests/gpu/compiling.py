@@ -57,6 +57,11 @@ class Assembled:
         """The loops of the machine code, the longest first."""
         return loops(disassemble(self.binary))
 
+    @property
+    def inner(self) -> Loop:
+        """The longest of the loops that no other is in: what they leave over, if anything, is done by shorter ones."""
+        return next(a for a in self.loops if not any(a.holds(b) for b in self.loops if b is not a))
+
 
 def _tool(*path: str, wheel: str) -> pathlib.Path:
     """A program of CUDA's, in the wheel that brings it."""
@@ -145,6 +150,11 @@ class Loop:
     """A loop in machine code."""
 
     opcodes: Counter[str]  # such as FADD, MUFU.EX2
+    first: int  # of its instructions in the code, and its last one
+    last: int
+
+    def holds(self, other: Loop) -> bool:
+        return self.first <= other.first and other.last <= self.last
 
     def __len__(self) -> int:
         return self.opcodes.total()
@@ -166,6 +176,6 @@ def loops(code: str) -> list[Loop]:
     for at, text in enumerate(instructions):
         target = re.match(r"BRA\b.*?(\.L_\w+)", text)
         if target and labels.get(target[1], at + 1) < at:
-            body = instructions[labels[target[1]] : at + 1]
-            found.append(Loop(Counter(b.split()[0] for b in body)))
+            first = labels[target[1]]
+            found.append(Loop(Counter(b.split()[0] for b in instructions[first : at + 1]), first, at))
     return sorted(found, key=len, reverse=True)

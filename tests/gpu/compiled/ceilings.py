@@ -14,5 +14,7 @@ CEILINGS = {
     "x-gradient of the Gaussian sum, D = 3": 14.45,
     "logsumexp of -sqdist, D = 3": 12.7,
     "argmin of sqdist, D = 3": 9.6,
+    "argKmin(10) of sqdist, D = 3": 9.15,
+    "Kmin(32) of sqdist, D = 3": 15.35,
     "Gaussian sum, D = 1000, for each feature": 2.45,
 }

@@ -28,6 +28,7 @@ from ..pairs import batched
 from ..reduction import tree_merge
 from . import composites, long_plan
 from .body import Accumulators, Fold, computing, in_groups
+from .complex import in_parts, run_in_parts
 from .launch import launch
 from .long import LongKernel
 from .plan import TritonPlan, choose
@@ -63,7 +64,11 @@ def supports(desc: Description, platform: str) -> str | None:
         return "an array of more than 2**31 elements is beyond the 32-bit offsets of its loads"
     if desc.ranges is not None and max(desc.m, desc.n) > np.iinfo(np.int32).max:
         return "ranges of an axis of more than 2**31 rows are beyond its 32-bit integers"
-    traced = traced_of(desc)
+    try:
+        desc = in_parts(desc)
+        traced = traced_of(desc)
+    except scalarize.Unsupported as error:
+        return str(error)
     features = sum(math.prod(a.shape) for a in desc.pair.in_avals)
     accumulators = sum(math.prod(a.shape) for a in traced.acc_avals)
     if accumulators > ACCUMULATORS:
@@ -101,6 +106,7 @@ def _unsupported(eqns: Sequence[Any], read: Sequence[Any]) -> str | None:
 
 def plan(desc: Description, platform: str) -> TritonPlan:
     """The tiles for a platform; where that is no GPU the kernel is interpreted."""
+    desc = in_parts(desc)
     if isinstance(parts := parts_of(desc), str):
         return choose(desc, traced_of(desc), platform)
     return long_plan.choose(desc, traced_of(desc), stages_of(parts, desc.roles), platform)
@@ -119,7 +125,8 @@ def lower(desc: Description, plan: TritonPlan) -> Callable[..., Sequence[jax.Arr
     from .ranges import RangeKernel  # which is a kernel of this file
 
     kernel = RangeKernel if desc.ranges is not None else LongKernel if plan.features else Kernel
-    return lambda *args: batched(kernel(desc, plan), desc, args)
+    own = in_parts(desc)
+    return run_in_parts(desc, lambda args: batched(kernel(own, plan), own, args))
 
 
 class Kernel:

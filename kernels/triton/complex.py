@@ -51,8 +51,9 @@ def is_complex(x: Any) -> bool:
 
 
 def real_dtype(dtype: Any) -> np.dtype:
-    """float32 of complex64, float64 of complex128."""
-    return np.finfo(dtype).dtype
+    """float32 of complex64, float64 of complex128; others are their own."""
+    dtype = np.dtype(dtype)
+    return np.finfo(dtype).dtype if dtype.kind == "c" else dtype
 
 
 def has_complex(closed: ClosedJaxpr) -> bool:
@@ -73,8 +74,7 @@ def has_cuts(closed: ClosedJaxpr) -> bool:
 def avals_in_parts(avals: Sequence[Any]) -> list[jax.ShapeDtypeStruct]:
     out = []
     for a in avals:
-        dtype = real_dtype(a.dtype) if is_complex(a) else a.dtype
-        out += [jax.ShapeDtypeStruct(a.shape, dtype)] * (1 + is_complex(a))
+        out += [jax.ShapeDtypeStruct(a.shape, real_dtype(a.dtype))] * (1 + is_complex(a))
     return out
 
 
@@ -169,15 +169,6 @@ def _is_zero(v: Any, zeros: set[Any]) -> bool:
     return value.dtype.kind == "f" and value.size == 1 and not value.any() and not np.signbit(value).any()
 
 
-def _rebound(eqn: Any, operands: Sequence[Any]) -> list[Any]:
-    """An equation on other operands, with the dtypes in its parameters made real."""
-    changed = {k: real_dtype(eqn.params[k]) for k in ("new_dtype", "preferred_element_type", "input_dtype")
-               if eqn.params.get(k) is not None and np.dtype(eqn.params[k]).kind == "c"}  # fmt: skip
-    params = eqn.primitive.get_bind_params({**eqn.params, **changed})
-    out = eqn.primitive.bind(*operands, **params)
-    return list(out) if eqn.primitive.multiple_results else [out]
-
-
 def _by_parts(eqn: Any, operands: Sequence[Any]) -> list[Parts]:
     """What moves or adds numbers, on the real and on the imaginary parts; real operands choose or index."""
     values = [x for x in operands if isinstance(x, Parts)]
@@ -188,19 +179,19 @@ def _by_parts(eqn: Any, operands: Sequence[Any]) -> list[Parts]:
             continue
         own = [getattr(x if getattr(x, part) is not None else x.filled(), part) if isinstance(x, Parts) else x
                for x in operands]  # fmt: skip
-        out.append(_rebound(eqn, own))
+        out.append(apply(eqn, *own, dtype=real_dtype))
     return [Parts(*pair) for pair in zip(*out, strict=True)]
 
 
 def _convert(self: _Evaluation, eqn: Any, x: Any) -> Any:
     if not isinstance(x, Parts):
-        return self.real(_rebound(eqn, [x])[0])
+        return self.real(apply(eqn, x, dtype=real_dtype)[0])
     if is_complex(eqn.outvars[0].aval):
         return _by_parts(eqn, [x])[0]
     x = x.filled()
-    if eqn.params["new_dtype"] == bool:
+    if np.dtype(eqn.params["new_dtype"]).kind == "b":
         return (x.real != 0) | (x.imag != 0)
-    return _rebound(eqn, [x.real])[0]
+    return apply(eqn, x.real, dtype=real_dtype)[0]
 
 
 def _pairwise(fn: Callable[..., functions.Pair]) -> Callable[..., Parts]:
@@ -216,7 +207,7 @@ def _sum(sign: int) -> Callable[..., Parts]:
             if a is None and b is None:
                 parts.append(None)
                 continue
-            a, b = (jnp.zeros_like(b) if a is None else a), (jnp.zeros_like(a) if b is None else b)
+            a, b = functions.filled((a, b))
             parts.append(a + b if sign > 0 else a - b)
         return Parts(*parts)
 
@@ -256,7 +247,7 @@ def _dot(self: _Evaluation, eqn: Any, z: Parts, w: Parts) -> Parts:
     parts = {}
     for p, a in zip("xy", z.pair, strict=True):
         for q, b in zip("xy", w.pair, strict=True):
-            parts[p + q] = None if a is None or b is None else _rebound(eqn, [a, b])[0]
+            parts[p + q] = None if a is None or b is None else apply(eqn, a, b, dtype=real_dtype)[0]
     x, y = functions._minus(parts["xx"], parts["yy"]), functions._plus(parts["xy"], parts["yx"])
     return Parts(x, y)
 

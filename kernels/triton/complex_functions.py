@@ -16,15 +16,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-Pair = tuple[Any, Any]
+Pair = tuple[Any, Any]  # of which at most one is None
 
 
 def filled(z: Pair) -> Pair:
     """Both parts as arrays."""
     x, y = z
-    if x is None and y is None:
-        raise ValueError("a pair without a part has no shape")
-    return (jnp.zeros_like(y) if x is None else x, jnp.zeros_like(x) if y is None else y)
+    if y is None:
+        return x, jnp.zeros_like(x)
+    return (jnp.zeros_like(y) if x is None else x), y
 
 
 def _number(x: Any, value: float) -> Any:
@@ -127,7 +127,7 @@ def smaller(z: Pair, w: Pair) -> Pair:
 
 
 def _scaled(z: Pair) -> tuple[Any, Any, Any, Callable[[int], Any]]:
-    """(|x| s, |y| s, |z| s, power): s is a power of two for which no square overflows or vanishes; power(k) = s^(-k/2)."""
+    """(|x| s, |y| s, |z| s, power), power(k) being s^(-k/2): s is 2^k such that no square overflows or vanishes."""
     x, y = lax.abs(z[0]), lax.abs(z[1])
     size = lax.max(x, y)
     large, down, small, up = (60, 68, -40, 100) if x.dtype == np.float32 else (500, 600, -300, 700)
@@ -141,8 +141,11 @@ def _scaled(z: Pair) -> tuple[Any, Any, Any, Callable[[int], Any]]:
 
 
 def modulus(z: Pair) -> Any:
-    if z[0] is None or z[1] is None:
-        return lax.abs(z[1] if z[0] is None else z[0])
+    x, y = z
+    if y is None:
+        return lax.abs(x)
+    if x is None:
+        return lax.abs(y)
     *_, r, power = _scaled(z)
     return r * power(2)
 
@@ -285,8 +288,8 @@ def cosine(z: Pair) -> Pair:
 def _inverse(z: Pair) -> tuple[Any, Any]:
     """(d, m): asin(z) = atan2(x, d) + m j and acos(z) = atan2(d, x) - m j in the first quadrant.
 
-    T. E. Hull, T. F. Fairgrieve, P. T. P. Tang, "Implementing the complex arcsine and arccosine functions using exception
-    handling" (ACM TOMS 23, 1997): r and s are the distances from -1 and 1, a is half their sum.
+    T. E. Hull, T. F. Fairgrieve, P. T. P. Tang, "Implementing the complex arcsine and arccosine functions using
+    exception handling" (ACM TOMS 23, 1997): r and s are the distances from -1 and 1, a is half their sum.
     """
     x, y = lax.abs(z[0]), lax.abs(z[1])
     single = x.dtype == np.float32

@@ -480,7 +480,7 @@ def _value(x: Any, values: Mapping[int, Any]) -> Any:
 
 
 def _negated(x: Any) -> Any:
-    return -x if isinstance(x, np.generic) else lax.neg(x)  # Pallas-Triton has no rule for a constant
+    return np.negative(x) if isinstance(x, np.generic) else lax.neg(x)  # Pallas-Triton has no rule for a constant
 
 
 def _broadcast(fn: Callable[..., Any], *operands: Any) -> Any:

@@ -25,7 +25,6 @@ from .. import scalarize
 from ..cost import operations
 from ..description import Description
 from ..pairs import batched
-from ..reduction import tree_merge
 from . import composites, long_plan
 from .body import Accumulators, Fold, computing, in_groups
 from .complex import in_parts, run_in_parts
@@ -165,16 +164,12 @@ class Kernel:
         outs = launch(self._kernel, plan, flat, out_shape, (self.programs, self.splits))
         if self.parts:
             # Splits, or splits and programs, lead.
-            lead = held if desc.over == "ij" else self.splits
-            total = tree_merge(self.monoid.merge, [o.reshape(lead, rows) for o in outs])
-            results = [jnp.stack(r, -1) if r else None for r in self.monoid.finalize(total, (rows,))]
+            results = self.monoid.results(outs, held if desc.over == "ij" else self.splits, rows)
         else:
-            results = [outs.pop(0) if math.prod(a.shape) else None for a in self.traced.out_avals]
+            avals = self.traced.out_avals
+            results = [outs.pop(0) if math.prod(a.shape) else jnp.zeros((rows, *a.shape), a.dtype) for a in avals]
         lead = () if desc.over == "ij" else (desc.m,)
-        return [
-            jnp.zeros((*lead, *a.shape), a.dtype) if r is None else r.reshape(*lead, *a.shape)
-            for r, a in zip(results, self.traced.out_avals, strict=True)
-        ]
+        return [r.reshape(*lead, *a.shape) for r, a in zip(results, self.traced.out_avals, strict=True)]
 
     def _array(self, role: str, aval: Any, x: jax.Array) -> jax.Array:
         """The array as the kernel reads it: of j, the features of a block stand one after the other, BN numbers each,

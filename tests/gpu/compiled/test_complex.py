@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lazyjax import Pm, Vi, Vj
+from lazyjax import LazyTensor, Pm, Vi, Vj
 
 from ...full import FULL
 from ..chips import A100, CHIPS, H100, Chip
@@ -25,7 +25,10 @@ def _arguments(dtype: str) -> list[jax.Array]:
     r = np.random.default_rng(0)
     sizes = [(M, D), (N, D), (N, 1)]
     z = [r.normal(size=s) + 1j * r.normal(size=s) for s in sizes]
-    return [*(jnp.asarray(a.astype(dtype)) for a in z), jnp.asarray(r.normal(size=(M, 1)), jnp.dtype(dtype).type(0).real.dtype)]
+    return [
+        *(jnp.asarray(a.astype(dtype)) for a in z),
+        jnp.asarray(r.normal(size=(M, 1)), jnp.dtype(dtype).type(0).real.dtype),
+    ]
 
 
 def _gradient(f: Callable[..., Any]) -> Callable[..., Any]:
@@ -47,11 +50,8 @@ def _scores_dense(z: Any, w: Any, b: Any, t: Any) -> Any:
 
 def _functions(z: Any, w: Any, b: Any, t: Any) -> Any:
     d = Vi(z[:, :1]) - Vj(w[:, :1])
-    parts = [d.abs(), d.angle(), *(p for f in (d.sqrt(), d.log(), 1 / d, d.tan(), d**1.5, d.asin()) for p in (f.real, f.imag))]
-    first, *rest = parts
-    for each in rest:
-        first = first.concat(each)
-    return first.max(axis=1)
+    values = d.sqrt(), d.log(), 1 / d, d.tan(), d**1.5, d.asin()
+    return LazyTensor.cat([d.abs(), d.angle(), *(p for f in values for p in (f.real, f.imag))]).max(axis=1)
 
 
 def _functions_dense(z: Any, w: Any, b: Any, t: Any) -> Any:

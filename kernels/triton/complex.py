@@ -47,7 +47,7 @@ class Parts:
 
 def is_complex(x: Any) -> bool:
     """Whether something with a dtype is complex."""
-    return np.dtype(x.dtype).kind == "c" if x.dtype != jax.dtypes.float0 else False
+    return np.dtype(x.dtype).kind == "c"
 
 
 def real_dtype(dtype: Any) -> np.dtype:
@@ -244,12 +244,7 @@ def _chosen(fn: Callable[[functions.Pair, functions.Pair], functions.Pair]) -> C
 
 def _dot(self: _Evaluation, eqn: Any, z: Parts, w: Parts) -> Parts:
     """An inner product is linear in each part of each operand."""
-    parts = {}
-    for p, a in zip("xy", z.pair, strict=True):
-        for q, b in zip("xy", w.pair, strict=True):
-            parts[p + q] = None if a is None or b is None else apply(eqn, a, b, dtype=real_dtype)[0]
-    x, y = functions._minus(parts["xx"], parts["yy"]), functions._plus(parts["xy"], parts["yx"])
-    return Parts(x, y)
+    return Parts(*functions.product(z.pair, w.pair, lambda a, b: apply(eqn, a, b, dtype=real_dtype)[0]))
 
 
 def _equal(same: bool) -> Callable[..., Any]:

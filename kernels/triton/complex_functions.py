@@ -9,6 +9,7 @@ Errors are some units in the last place of |f(z)|, not of each part by itself.
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -50,10 +51,6 @@ def _minus(a: Any, b: Any) -> Any:
     return a if b is None else -b if a is None else a - b
 
 
-def _times(a: Any, b: Any) -> Any:
-    return None if a is None or b is None else a * b
-
-
 def negative(z: Pair) -> Pair:
     return _minus(None, z[0]), _minus(None, z[1])
 
@@ -62,9 +59,11 @@ def conjugate(z: Pair) -> Pair:
     return z[0], _minus(None, z[1])
 
 
-def product(z: Pair, w: Pair) -> Pair:
+def product(z: Pair, w: Pair, times: Callable[[Any, Any], Any] = operator.mul) -> Pair:
+    """z w; `times` multiplies parts, where that is no product of elements."""
+    known = lambda a, b: None if a is None or b is None else times(a, b)  # noqa: E731
     (a, b), (c, d) = z, w
-    return _minus(_times(a, c), _times(b, d)), _plus(_times(a, d), _times(b, c))
+    return _minus(known(a, c), known(b, d)), _plus(known(a, d), known(b, c))
 
 
 def quotient(z: Pair, w: Pair) -> Pair:

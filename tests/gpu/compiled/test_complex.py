@@ -83,3 +83,25 @@ def test_formula(name: str, dtype: str, chip: Chip) -> None:
         assert a.shape == b.shape and np.iscomplexobj(a) == np.iscomplexobj(b)
         np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * np.max(np.abs(b)))
     check(chip, launches)
+
+
+def test_numbers_of_every_size() -> None:
+    """Up to the largest of float32, though reciprocals and roots are approximate and flush small numbers to 0."""
+    r = np.random.default_rng(0)
+    size = lambda: np.exp(r.uniform(-87, 88, 60))  # noqa: E731
+    z = np.concatenate([size() * np.exp(1j * r.uniform(-np.pi, np.pi, 60)), size() - 1j * size()])[:, None]
+    z = z.astype("complex64")
+
+    def ours(z: Any) -> Any:
+        d = Vi(z) + Vj(np.zeros((1, 1), "complex64"))
+        values = 1 / d, d / d.conj(), d.log(), d.sqrt(), d.sign(), d.rsqrt(), d.asin(), d.atanh()
+        return LazyTensor.cat([d.abs(), *(p for f in values for p in (f.real, f.imag))]).sum(axis=1)
+
+    got, launches = emulate(H100, ours, jnp.asarray(z))
+    w = z.astype(np.complex128)
+    values = [1 / w, w / w.conj(), np.log(w), np.sqrt(w), w / np.abs(w), 1 / np.sqrt(w), np.arcsin(w), np.arctanh(w)]
+    np.testing.assert_allclose(got[:, :1], np.abs(w), rtol=5e-7)
+    for k, want in enumerate(values):
+        own = np.asarray(got[:, 2 * k + 1 : 2 * k + 2]) + 1j * np.asarray(got[:, 2 * k + 2 : 2 * k + 3])
+        assert np.all(np.abs(own - want) <= 5e-7 * np.maximum(np.abs(want), 1e-37)), k
+    check(H100, launches)

@@ -247,6 +247,14 @@ def _dot(self: _Evaluation, eqn: Any, z: Parts, w: Parts) -> Parts:
     return Parts(*functions.product(z.pair, w.pair, lambda a, b: apply(eqn, a, b, dtype=real_dtype)[0]))
 
 
+def _polynomial(self: _Evaluation, eqn: Any, z: Parts, *coefficients: Parts) -> Parts:
+    """By Horner's rule, from the lowest power on."""
+    out = coefficients[-1]
+    for c in reversed(coefficients[:-1]):
+        out = _sum(1)(self, eqn, Parts(*functions.product(out.pair, z.pair)), c)
+    return out
+
+
 def _equal(same: bool) -> Callable[..., Any]:
     def rule(self: _Evaluation, eqn: Any, z: Parts, w: Parts) -> Any:
         (a, b), (c, d) = z.filled().pair, w.filled().pair
@@ -279,6 +287,7 @@ _RULES: dict[str, Callable[..., Any]] = {
     "reduce_max": _along(functions.larger, None),
     "reduce_min": _along(functions.smaller, None),
     "dot_general": _dot,
+    "polynomial": _polynomial,
 }
 
 

@@ -1,9 +1,10 @@
 """Functions of complex numbers z = x + y j in real arithmetic, on pairs (x, y) of arrays of one shape.
 
-A part that is None is known to be 0: a real number times a complex one takes two products, not four.  Nothing overflows
-where the result does not: numbers are scaled by powers of two first.  Signs of zeros and infinities are those of JAX,
-which takes y = -0 for y = 0 on the branch cuts of sqrt, asin and acos, and tells them apart on those of log and atanh.
-Errors are some units in the last place of |f(z)|, not of each part by itself.
+A part that is None is known to be 0: a real number times a complex one takes two products, not four.  Moduli,
+quotients, roots, logarithms and inverse functions are scaled by powers of two where that is needed, so that nothing
+overflows unless the result does, and no reciprocal leaves the range of the machine's approximate ones.  Signs of zeros
+and infinities are those of JAX, which takes y = -0 for y = 0 on the branch cuts of sqrt, asin and acos, and tells them
+apart on those of log and atanh.  Errors are some units in the last place of |f(z)|, not of each part by itself.
 """
 
 from __future__ import annotations

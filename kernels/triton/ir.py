@@ -74,10 +74,12 @@ def supports(desc: Description, platform: str) -> str | None:
 
 
 def plan(desc: Description, platform: str) -> TritonIrPlan:
-    """The largest tile whose accumulators take a quarter of the registers, 64 by 64 at most."""
-    accs = _traced(in_parts(desc)).acc_avals
+    """The largest tile whose accumulators take a quarter of the registers, 64 by 64 at most; 32 by 32 where complex
+    numbers, which take many registers between, would spill."""
+    own = in_parts(desc)
+    accs = _traced(own).acc_avals
     words = sum(math.prod(a.shape) * max(1, np.dtype(a.dtype).itemsize // 4) for a in accs)
-    block_i = block_j = 64
+    block_i = block_j = 64 if own is desc else 32
     while block_i * block_j * words > 64 * 64 * 2 and block_i > 16:
         block_i, block_j = (block_i, block_j // 2) if block_j >= block_i else (block_i // 2, block_j)
     return TritonIrPlan(block_i, block_j)

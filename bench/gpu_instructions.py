@@ -38,13 +38,14 @@ def gradient(x: Any, y: Any, b: Any, cotangent: Any) -> Any:
     return jax.vjp(lambda x: gaussian(x, y, b), x)[1](cotangent)[0]
 
 
-# Name: formula, its features, which other arguments it has (of j, of i), KeOps' count.
+# Name: formula, its features, which other arguments it has (of j, of i, complex of j), KeOps' count.
 FORMULAS: dict[str, tuple[Callable[..., Any], int, str, float | None]] = {
     "Gaussian sum, D = 3": (gaussian, 3, "j", 11.5),
     "Gaussian sum, D = 10": (gaussian, 10, "j", 29.4),
     "Laplacian sum, D = 3": (lambda x, y, b: (-Vi(x).sqdist(Vj(y)).sqrt()).exp() @ b, 3, "j", 12.5),
     "x-gradient of the Gaussian sum, D = 3": (gradient, 3, "ji", 20.5),
     "logsumexp of -sqdist, D = 3": (lambda x, y: (-Vi(x).sqdist(Vj(y))).logsumexp(axis=1), 3, "", 19.5),
+    "Gaussian sum of complex b, D = 3": (gaussian, 3, "c", None),
     "argmin of sqdist, D = 3": (lambda x, y: Vi(x).sqdist(Vj(y)).argmin(axis=1), 3, "", None),
     "argKmin(10) of sqdist, D = 3": (lambda x, y: Vi(x).sqdist(Vj(y)).argKmin(10, axis=1), 3, "", None),
     "Kmin(32) of sqdist, D = 3": (lambda x, y: Vi(x).sqdist(Vj(y)).Kmin(32, axis=1), 3, "", None),
@@ -95,8 +96,10 @@ def count(name: str, chip: Chip) -> Counted:
     from tests.gpu.compiling import compile_for, lower_for
 
     f, d, others, _ = FORMULAS[name]
-    sizes = [(M, d), (N, d), *({"i": (M, 1), "j": (N, 1)}[role] for role in others)]
-    args = [jax.ShapeDtypeStruct(s, jnp.float32) for s in sizes]
+    args = [jax.ShapeDtypeStruct(s, jnp.float32) for s in ((M, d), (N, d))]
+    for role in others:
+        rows, dtype = {"i": (M, jnp.float32), "j": (N, jnp.float32), "c": (N, jnp.complex64)}[role]
+        args.append(jax.ShapeDtypeStruct((rows, 1), dtype))
     tiles = explain(f, *args, platform="cuda")[-1].plan.tiles
     if tiles.members:
         return _by_groups(f, args, chip)

@@ -129,9 +129,16 @@ def _place(config: Sequence[tuple[int, int, int]]) -> np.ndarray:
     return mask
 
 
-def apply(eqn: Any, *operands: Any) -> list[Any]:
-    """The results of an equation."""
-    out = eqn.primitive.bind(*operands, **eqn.primitive.get_bind_params(eqn.params))
+# Parameters of equations that name a dtype of their operands or results.
+DTYPE_PARAMETERS = ("new_dtype", "preferred_element_type", "input_dtype", "dtype")
+
+
+def apply(eqn: Any, *operands: Any, dtype: Callable[[Any], Any] | None = None) -> list[Any]:
+    """The results of an equation; `dtype`: what the dtypes that it names have become in its operands."""
+    params = eqn.params
+    if dtype is not None:
+        params = params | {k: dtype(params[k]) for k in DTYPE_PARAMETERS if params.get(k) is not None}
+    out = eqn.primitive.bind(*operands, **eqn.primitive.get_bind_params(params))
     return list(out) if eqn.primitive.multiple_results else [out]
 
 

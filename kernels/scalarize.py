@@ -192,6 +192,16 @@ def _dot_general(eqn: Step, a: Tiles, b: Tiles) -> Tiles:
     return tiles([*batch, *free_a, *free_b], out)
 
 
+def _polynomial(eqn: Step, x: Tiles, *coefficients: Tiles) -> Tiles:
+    """The sum of its terms, from the lowest power on, by Horner's rule (jax 0.12)."""
+    xs, *rows = (a.ravel() for a in np.broadcast_arrays(x, *coefficients))
+    out = list(rows[-1])
+    for row in reversed(rows[:-1]):
+        products = [eqn.apply("mul", lax.mul, o, at) for o, at in zip(out, xs, strict=True)]
+        out = [eqn.apply("add", lax.add, product, c) for product, c in zip(products, row, strict=True)]
+    return tiles(eqn.shape, out)
+
+
 def _broadcast_in_dim(eqn: Step, x: Tiles, *_: Any) -> Tiles:
     shape, dims = eqn.params["shape"], eqn.params["broadcast_dimensions"]
     expanded = [1] * len(shape)
@@ -310,6 +320,7 @@ REDUCING: dict[str, Callable[..., Tiles]] = {
     "cummax": _cumulative(lax.max),
     "cummin": _cumulative(lax.min),
     "dot_general": _dot_general,
+    "polynomial": _polynomial,
 }
 
 # Integer arithmetic on indices is folded at once, so that indices stay known.
@@ -423,6 +434,8 @@ def count(closed: ClosedJaxpr) -> int:
         elif name == "dot_general":
             contracted = math.prod(eqn.invars[0].aval.shape[k] for k in eqn.params["dimension_numbers"][0][0])
             total += 2 * contracted * eqn.outvars[0].aval.size
+        elif name == "polynomial":
+            total += 2 * (len(eqn.invars) - 2) * eqn.outvars[0].aval.size
         elif name in REDUCING:
             total += max(v.aval.size for v in eqn.invars)
         elif name not in STRUCTURAL and name not in IDENTITY:

@@ -225,6 +225,18 @@ def test_long_ranges_are_summed_by_groups() -> None:
     np.testing.assert_allclose(total, np.full((2, 1), terms.sum(dtype=float)), rtol=4e-7)
 
 
+def test_gpu_kernel_sums_many_ranges_by_groups() -> None:
+    """Interpreted: one after the other, 20 000 equal numbers are off by 1.7e-4."""
+    n = 20_000
+    terms, one = np.full((2 * n, 1), 0.1, np.float32), np.array([[0, 2]], np.int32)
+    columns = np.stack([np.arange(0, 2 * n, 2), np.arange(1, 2 * n, 2)], 1).astype(np.int32)
+    ranges = (one, np.array([n], np.int32), columns, columns, np.arange(1, n + 1, dtype=np.int32), np.tile(one, (n, 1)))
+    ours = lambda y, *ranges: (Vj(y) + Vi(np.zeros((2, 1), np.float32))).sum(axis=1, ranges=ranges)  # noqa: E731
+    run = on_pallas(block_i=2, block_j=2, unroll=2)
+    total = jax.jit(lambda *a: run_on(ours, run, *a))(terms, *ranges)
+    np.testing.assert_allclose(total, np.full((2, 1), terms[::2].sum(dtype=float)), rtol=2e-5)
+
+
 # Transformations.
 
 # One case for each way to write a tangent.

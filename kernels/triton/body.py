@@ -12,7 +12,7 @@ import numpy as np
 from jax import lax
 
 from ..description import Description
-from ..reduction import Reduction, TracedReduction
+from ..reduction import Reduction, TracedReduction, tree_merge
 from ..scalarize import Arithmetic, Tiles, broadcast_tile, evaluate, tiles
 from . import composites
 from .expression import PAIR, READS, J, Program, Recorder
@@ -144,22 +144,32 @@ class Accumulators:
             return [jnp.sum(x, axis) for x in acc]
         return merge_along(in_one_order(self.merge) if reduction.rounds else self.merge, acc, axis)
 
+    def results(self, stored: Sequence[jax.Array], lead: int, rows: int) -> list[jax.Array]:
+        """The results of every row, (rows, *F), from accumulators (lead * rows,) of all parts, which are merged."""
+        total = tree_merge(self.merge, [x.reshape(lead, rows) for x in stored])
+        return [
+            jnp.stack(r, -1).reshape(rows, *a.shape) if r else jnp.zeros((rows, *a.shape), a.dtype)
+            for r, a in zip(self.finalize(total, (rows,)), self.traced.out_avals, strict=True)
+        ]
+
     @staticmethod
     def _flat(arrays: Sequence[Tiles], shape: tuple[int, ...]) -> list[jax.Array]:
         return [jnp.asarray(broadcast_tile(t, shape)) for a in arrays for t in a.ravel()]
 
 
 def in_groups(
-    walk: Callable[..., Any], start: Any, steps: Any, most: int, group: int, neutral: Callable[[], Any], merge: Any,
+    walk: Callable[..., Any], start: Any, steps: Any, most: int, group: Any, neutral: Callable[[], Any], merge: Any,
     acc: Any,
 ) -> Any:  # fmt: skip
     """walk(first step, count, acc) from the last of the steps to the first (see `Reduction.fold`), `most` at most.
 
-    A float32 sum of many terms is summed by groups: the error grows with their size, not with n.
+    A float32 sum of many terms is summed by groups: the error grows with their size, not with n.  `group` may be known
+    only when the kernel runs.
     """
-    if most <= group:
+    if isinstance(group, int) and most <= group:
         return walk(start, steps, acc)
-    groups = -(-steps // group) if isinstance(steps, int) else lax.div(steps + (group - 1), jnp.int32(group))
+    known = isinstance(steps, int) and isinstance(group, int)
+    groups = -(-steps // group) if known else lax.div(steps + (group - 1), jnp.asarray(group, jnp.int32))
 
     def body(k: Any, acc: Any) -> Any:
         first = start + (groups - 1 - k) * group

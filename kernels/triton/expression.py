@@ -18,6 +18,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 from jax import lax
 
@@ -162,9 +163,9 @@ class Recorder(Arithmetic):
     def apply(self, name: str, fn: Callable[..., Any], *operands: Any) -> Any:
         params = getattr(fn, "keywords", {})
         dtype = self._dtype(name, params, operands)
-        if all(map(_constant, operands)) and name in _FOLDED:
-            with np.errstate(all="ignore"):
-                return np.asarray(_FOLDED[name](*operands), dtype)[()]
+        if all(map(_constant, operands)):
+            with np.errstate(all="ignore"), jax.ensure_compile_time_eval():
+                return np.asarray(_FOLDED.get(name, fn)(*operands)).astype(dtype)[()]
         rule = _RULES.get(name)
         if rule is not None and dtype in _FLOATS and all(_dtype(x) == dtype for x in operands):
             return rule(self, dtype, params, *operands)
@@ -460,11 +461,11 @@ class Program:
     def _chain(self, terms: Sequence[tuple[bool, Any]], values: Mapping[int, Any]) -> Any:
         (minus, first), *others = terms
         total = _value(first, values)
-        total = lax.neg(total) if minus else total
+        total = _negated(total) if minus else total
         for minus, x in others:
             if isinstance(x, Node) and x.place in self.merged:
                 a, b = (_value(y, values) for y in x.operands)
-                total = instructions.emit("fma", (lax.neg(a) if minus else a, b, total), self.assembly)
+                total = instructions.emit("fma", (_negated(a) if minus else a, b, total), self.assembly)
             else:
                 total = _broadcast(lax.sub if minus else lax.add, total, _value(x, values))
         return total
@@ -476,6 +477,10 @@ def _words(n: Node) -> int:
 
 def _value(x: Any, values: Mapping[int, Any]) -> Any:
     return values[x.place] if isinstance(x, Node) else x
+
+
+def _negated(x: Any) -> Any:
+    return np.negative(x) if isinstance(x, np.generic) else lax.neg(x)  # Pallas-Triton has no rule for a constant
 
 
 def _broadcast(fn: Callable[..., Any], *operands: Any) -> Any:

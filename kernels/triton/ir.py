@@ -22,6 +22,7 @@ from ..cost import operations
 from ..description import Description
 from ..reduction import TracedReduction, trace, tree_merge
 from ..scalarize import evaluate, tiles
+from .complex import in_parts, run_in_parts
 from .text import DTYPES, Text, Value, refusal, type_of
 
 name = "triton-ir"
@@ -57,7 +58,11 @@ def supports(desc: Description, platform: str) -> str | None:
     sizes = [math.prod((*desc.batch, lead[r], *a.shape)) for a, r in zip(desc.pair.in_avals, desc.roles, strict=True)]
     if max([*sizes, *(math.prod(o.shape) for o in desc.outputs)]) > np.iinfo(np.int32).max:
         return "an array of more than 2**31 elements is beyond the 32-bit offsets of its loads"
-    traced = _traced(desc)
+    try:
+        desc = in_parts(desc)
+        traced = _traced(desc)
+    except scalarize.Unsupported as error:
+        return str(error)
     for closed in (desc.pair.jaxpr, traced.fold(1), traced.merge, traced.finalize):
         if (reason := refusal(closed)) is not None:
             return reason
@@ -69,9 +74,12 @@ def supports(desc: Description, platform: str) -> str | None:
 
 
 def plan(desc: Description, platform: str) -> TritonIrPlan:
-    """The largest tile whose accumulators take a quarter of the registers, 64 by 64 at most."""
-    words = sum(math.prod(a.shape) * max(1, np.dtype(a.dtype).itemsize // 4) for a in _traced(desc).acc_avals)
-    block_i = block_j = 64
+    """The largest tile whose accumulators take a quarter of the registers, 64 by 64 at most; 32 by 32 where complex
+    numbers, which take many registers between, would spill."""
+    own = in_parts(desc)
+    accs = _traced(own).acc_avals
+    words = sum(math.prod(a.shape) * max(1, np.dtype(a.dtype).itemsize // 4) for a in accs)
+    block_i = block_j = 64 if own is desc else 32
     while block_i * block_j * words > 64 * 64 * 2 and block_i > 16:
         block_i, block_j = (block_i, block_j // 2) if block_j >= block_i else (block_i // 2, block_j)
     return TritonIrPlan(block_i, block_j)
@@ -79,9 +87,15 @@ def plan(desc: Description, platform: str) -> TritonIrPlan:
 
 def lower(desc: Description, plan: TritonIrPlan) -> Callable[..., Sequence[jax.Array]]:
     """One call of XLA's custom call."""
+    own = in_parts(desc)
+    return run_in_parts(desc, _call(own, plan))
+
+
+def _call(desc: Description, plan: TritonIrPlan) -> Callable[[Sequence[jax.Array]], Sequence[jax.Array]]:
+    """One call, on real arrays."""
     traced, programs = _traced(desc), -(-desc.m // plan.block_i)
 
-    def run(*args: jax.Array) -> Sequence[jax.Array]:
+    def run(args: Sequence[jax.Array]) -> Sequence[jax.Array]:
         text, outputs = _Kernel(desc, plan, [x.shape[: len(desc.batch)] for x in args]).text()
         call = jax.ffi.ffi_call(TARGET, outputs)
         given = [x.astype(jnp.int32) if x.dtype == bool else x for x in args if x.size]

@@ -19,11 +19,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.extend.core import jaxpr_as_fun
 
 from ..description import Description
 from ..long_features import Split, is_long, size
-from ..reduction import tree_merge
 from ..scalarize import Tiles, tiles
 from .body import Accumulators, Fold, computing, in_groups
 from .launch import launch
@@ -53,23 +51,9 @@ class LongKernel:
         accs = [a for a in self.traced.acc_avals for _ in range(math.prod(a.shape))]
         out_shape = [jax.ShapeDtypeStruct((self.splits * rows,), computing(a.dtype)) for a in accs]
         outs = launch(self._kernel, plan, flat, out_shape, (self.programs, self.splits))
-        return self._finalized([o.reshape(self.splits, rows) for o in outs])
-
-    def _finalized(self, outs: Sequence[jax.Array]) -> list[jax.Array]:
-        """The results, from the accumulators of all splits and rows."""
-        left = list(outs)
-        acc = []
-        for a in self.traced.acc_avals:
-            own = [left.pop(0) for _ in range(math.prod(a.shape))]
-            stacked = jnp.stack(own, -1) if own else jnp.zeros((*outs[0].shape, 0))
-            acc.append(stacked.reshape(*outs[0].shape, *a.shape).astype(a.dtype))
-        merge = jaxpr_as_fun(self.traced.merge)
-        pairwise = jax.vmap(jax.vmap(lambda a, b: list(merge(*a, *b))))
-        if self.desc.over == "ij":
-            acc = [x.reshape(-1, 1, *x.shape[2:]) for x in acc]
-        total = tree_merge(pairwise, acc)
-        results = list(jax.vmap(jaxpr_as_fun(self.traced.finalize))(*total))
-        return [r[0] for r in results] if self.desc.over == "ij" else results
+        if desc.over == "ij":
+            return [r[0] for r in self.monoid.results(outs, self.splits * self.programs, 1)]
+        return self.monoid.results(outs, self.splits, desc.m)
 
     def _array(self, role: str, x: jax.Array) -> jax.Array:
         """A leaf as the kernel reads it: of the rows or columns that are read together, feature after feature."""

@@ -73,7 +73,7 @@ def models(desc: Description, traced: TracedReduction, stages: Stages, group: in
     accumulators = sum(math.prod(a.shape) * words(a.dtype) for a in traced.acc_avals)
     for rows in ROWS:
         for blocks in BLOCKS:
-            nested = desc.reduction.rounds and desc.n > LANES * blocks * group
+            nested = int(desc.reduction.rounds and desc.n > LANES * blocks * group)
             held = rows * (row + accumulators * (1 + nested)) + rows * blocks * long.contracted + OVERHEAD
             registers = held + max(rows * long.read[0] + blocks * long.read[1], rows * min(width, 4))
             code = rows * blocks * FEATURES * long.own / max(1, long.features)

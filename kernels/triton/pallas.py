@@ -26,9 +26,9 @@ from .. import scalarize
 from ..cost import operations
 from ..description import Description
 from ..pairs import batched
-from ..reduction import tree_merge
 from . import composites, long_plan
 from .body import Accumulators, Fold, computing, in_groups
+from .complex import in_parts, run_in_parts
 from .launch import launch
 from .long import LongKernel
 from .plan import TritonPlan, choose
@@ -64,7 +64,11 @@ def supports(desc: Description, platform: str) -> str | None:
         return "an array of more than 2**31 elements is beyond the 32-bit offsets of its loads"
     if desc.ranges is not None and max(desc.m, desc.n) > np.iinfo(np.int32).max:
         return "ranges of an axis of more than 2**31 rows are beyond its 32-bit integers"
-    traced = traced_of(desc)
+    try:
+        desc = in_parts(desc)
+        traced = traced_of(desc)
+    except scalarize.Unsupported as error:
+        return str(error)
     features = sum(math.prod(a.shape) for a in desc.pair.in_avals)
     accumulators = sum(math.prod(a.shape) for a in traced.acc_avals)
     if accumulators > ACCUMULATORS:
@@ -104,6 +108,7 @@ def plan(desc: Description, platform: str) -> TritonPlan:
     """The tiles for a platform; where that is no GPU the kernel is interpreted."""
     from .group_plan import choose_way  # which plans kernels of this file, too
 
+    desc = in_parts(desc)
     if isinstance(parts := parts_of(desc), str):
         return choose_way(desc, choose(desc, traced_of(desc), platform), platform)
     return long_plan.choose(desc, traced_of(desc), stages_of(parts, desc.roles), platform)
@@ -122,10 +127,11 @@ def lower(desc: Description, plan: TritonPlan) -> Callable[..., Sequence[jax.Arr
     from .groups import by_groups  # these two are kernels of this file
     from .ranges import RangeKernel
 
+    own = in_parts(desc)
     if plan.members:
-        return by_groups(desc, plan)
+        return run_in_parts(desc, lambda args: by_groups(own, plan)(*args))
     kernel = RangeKernel if desc.ranges is not None else LongKernel if plan.features else Kernel
-    return lambda *args: batched(kernel(desc, plan), desc, args)
+    return run_in_parts(desc, lambda args: batched(kernel(own, plan), own, args))
 
 
 class Kernel:
@@ -166,18 +172,15 @@ class Kernel:
 
     def _results(self, outs: list[jax.Array]) -> Sequence[jax.Array]:
         desc = self.desc
+        rows = 1 if desc.over == "ij" else desc.m
         if self.parts:
             # Splits, or splits and programs, lead.
-            lead, rows = (outs[0].size, 1) if desc.over == "ij" else (self.splits, desc.m)
-            total = tree_merge(self.monoid.merge, [o.reshape(lead, rows) for o in outs])
-            results = [jnp.stack(r, -1) if r else None for r in self.monoid.finalize(total, (rows,))]
+            results = self.monoid.results(outs, self.splits * (self.programs if desc.over == "ij" else 1), rows)
         else:
-            results = [outs.pop(0) if math.prod(a.shape) else None for a in self.traced.out_avals]
+            avals = self.traced.out_avals
+            results = [outs.pop(0) if math.prod(a.shape) else jnp.zeros((rows, *a.shape), a.dtype) for a in avals]
         lead = () if desc.over == "ij" else (desc.m,)
-        return [
-            jnp.zeros((*lead, *a.shape), a.dtype) if r is None else r.reshape(*lead, *a.shape)
-            for r, a in zip(results, self.traced.out_avals, strict=True)
-        ]
+        return [r.reshape(*lead, *a.shape) for r, a in zip(results, self.traced.out_avals, strict=True)]
 
     def _array(self, role: str, aval: Any, x: jax.Array) -> jax.Array:
         """The array as the kernel reads it: of j, the features of a block stand one after the other, BN numbers each,

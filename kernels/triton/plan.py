@@ -121,7 +121,7 @@ class Model:
     pair: float  # instructions of a pair, of all kinds
     floats: float
     special: float
-    nested: bool  # whether steps are summed by groups
+    nested: int  # how many times steps are summed by groups, one within the other
 
 
 def model(desc: Description, traced: TracedReduction, fold: Fold, rows: int, unroll: int, group: int) -> Model:
@@ -129,11 +129,16 @@ def model(desc: Description, traced: TracedReduction, fold: Fold, rows: int, unr
     row, width = fold.program.words()
     loads = sum(math.prod(a.shape) for a, r in zip(desc.pair.in_avals, desc.roles, strict=True) if "j" in r)
     accumulators = sum(math.prod(a.shape) * words(a.dtype) for a in traced.acc_avals)
-    nested = desc.reduction.rounds and desc.n > LANES * unroll * group
+    nested = (desc.reduction.rounds and desc.n > LANES * unroll * group) + many_ranges(desc, group)
     registers = rows * (row + accumulators * (1 + nested) + min(width, 2 * unroll + 2)) + loads * unroll + OVERHEAD
     registers += CALLED * min(rows, 8) if fold.program.calls() else 0
     pair = own / unroll + (1.25 * loads + column / unroll) / rows + STEP / (rows * unroll)
     return Model(rows, unroll, registers, pair, (own - special) / unroll, special / unroll, nested)
+
+
+def many_ranges(desc: Description, group: int) -> bool:
+    """Whether a row may meet so many ranges that they are summed by groups."""
+    return desc.ranges is not None and desc.reduction.rounds and desc.ranges.ranges > group
 
 
 def words(dtype: Any) -> int:

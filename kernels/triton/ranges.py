@@ -16,9 +16,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from ..ranges import gaps, row_tiles, slice_starts
-from .body import Fold
+from .body import Fold, in_groups
 from .pallas import Kernel
-from .plan import TritonPlan
+from .plan import TritonPlan, many_ranges
 
 
 class RangeKernel(Kernel):
@@ -72,7 +72,7 @@ class RangeKernel(Kernel):
 
         def one(k: Any, acc: list[jax.Array]) -> list[jax.Array]:
             """A range, from its last column to its first (see `Reduction.fold`)."""
-            start, end = table[4][last - 1 - (k - first)], table[5][last - 1 - (k - first)]
+            start, end = table[4][k], table[5][k]
             steps = lax.div(end - start, jnp.int32(length))
             beyond = start + steps * length
             rest = lax.div(end - beyond + (columns - 1), jnp.int32(columns))
@@ -81,4 +81,12 @@ class RangeKernel(Kernel):
             step = lambda s, acc: blocks_of(whole, before, start + s * length, None, acc)  # noqa: E731
             return self._walk(step, 0, steps, desc.n // length, acc, shape)
 
-        return lax.fori_loop(first, last, one, self.monoid.neutral(shape))
+        def walk(start: Any, count: Any, acc: list[jax.Array]) -> list[jax.Array]:
+            return lax.fori_loop(0, count, lambda k, acc: one(start + count - 1 - k, acc), acc)
+
+        neutral = lambda: self.monoid.neutral(shape)  # noqa: E731
+        # So many ranges as make some `group` steps, if those of a row are disjoint.
+        most, count = table[4].shape[0], last - first
+        of_a_range = 1 + lax.div(jnp.int32(desc.n // length), jnp.maximum(count, 1))
+        group = jnp.maximum(1, lax.div(jnp.int32(plan.group), of_a_range)) if many_ranges(desc, plan.group) else most
+        return in_groups(walk, first, count, most, group, neutral, self.monoid.merge, neutral())

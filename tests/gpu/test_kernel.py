@@ -82,6 +82,7 @@ def test_rearranged_arithmetic(precision: str) -> None:
                 (s / (1 + s).sqrt() + (1 + s).rsqrt() * (2 * s)).sum(**k),
                 (((1 + s).log() * -2 + 1) ** 3 - (1 + s) ** -2).sum(**k),
                 (s.sigmoid() - (2 ** (-s)) / 3).sum(**k),
+                s.sinc().sum(**k),
                 (-2 * s).max(**k),
                 (1 - s).logsumexp(**k),
             ],
@@ -92,6 +93,7 @@ def test_rearranged_arithmetic(precision: str) -> None:
     want = [
         np.exp(-3 * s / (2 * x[:, :1])), -s + 6 * s - (s - 1), s / np.sqrt(1 + s) + 2 * s / np.sqrt(1 + s),
         (1 - 2 * np.log1p(s)) ** 3 - (1 + s) ** -2.0, 1 / (1 + np.exp(-s)) - 2**-s / 3,
+        np.sinc(s),
     ]  # fmt: skip
     want = np.stack([*(w.sum(1) for w in want), (-2 * s).max(1), np.log(np.exp(1 - s).sum(1))], 1)
     run = on_pallas(block_i=16, block_j=8)

@@ -108,6 +108,24 @@ def test_values() -> None:
             np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-10 * float(jnp.max(jnp.abs(b))), err_msg=name)
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_is_computed_in_float32(dtype: str) -> None:
+    """Also what is computed for rows before the kernel: a square that float16 cannot hold, and one that it rounds."""
+    r = np.random.default_rng(0)
+    x, y = (jnp.asarray(r.uniform(300, 600, size=(s, D)), dtype) for s in (M, N))
+
+    def ours(x: Any, y: Any) -> Any:
+        scale = Pm(jnp.asarray(2.0**-10, dtype))
+        return ((Vi(x) * Vi(x)) * scale | (Vj(y) * Vj(y)) * scale).sqrt().max_argmax(axis=1)
+
+    value, index = jax.jit(lambda *a: run_on(ours, _small, *a), compiler_options=UNOPTIMISED)(x, y)
+    wide = [np.asarray(a, np.float64) ** 2 / 2**10 for a in (x, y)]
+    want = np.sqrt(wide[0] @ wide[1].T)
+    np.testing.assert_array_equal(index[:, 0], want.argmax(1))
+    assert value.dtype == dtype
+    np.testing.assert_allclose(np.asarray(value[:, 0], np.float64), want.max(1), rtol=float(jnp.finfo(dtype).eps) / 2)
+
+
 @pytest.mark.parametrize("platform", ["cuda", "rocm"])
 def test_lowers(platform: str) -> None:
     for f, _ in NARROW.values():

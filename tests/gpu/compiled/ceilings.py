@@ -13,6 +13,7 @@ CEILINGS = {
     "Laplacian sum, D = 3": 10.75,
     "x-gradient of the Gaussian sum, D = 3": 14.45,
     "logsumexp of -sqdist, D = 3": 12.7,
+    "Gaussian sum of complex b, D = 3": 11.0,
     "argmin of sqdist, D = 3": 9.6,
     "argKmin(10) of sqdist, D = 3": 9.15,
     "Kmin(32) of sqdist, D = 3": 15.35,

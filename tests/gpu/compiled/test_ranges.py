@@ -71,3 +71,16 @@ def test_ranges(name: str, what: str, chip: Chip) -> None:
     got, launches = emulate(chip, ours, *args)
     compare(got, jax.jit(dense)(*(a.astype(jnp.float64) for a in args)), TOLERANCE["float32"])
     check(chip, launches)
+
+
+def test_many_ranges() -> None:
+    """More than are added one after the other: groups of them, whose size is known only when the kernel runs."""
+    m, n = 3, 1050
+    columns = np.stack([np.arange(0, 3 * n, 3), np.arange(2, 3 * n, 3)], 1)
+    ranges = from_matrix([[0, m]], columns, np.ones((1, n), bool))
+    r = np.random.default_rng(0)
+    x, y = (jnp.asarray(r.normal(size=(s, 1)), jnp.float32) for s in (m, 3 * n))
+    got, launches = emulate(H100, lambda x, y: (-Vi(x).sqdist(Vj(y))).exp().sum(axis=1, ranges=ranges), x, y)
+    kept = np.delete(np.asarray(y, np.float64), np.s_[2::3])
+    compare(got, np.exp(-((np.asarray(x, np.float64) - kept) ** 2)).sum(1, keepdims=True), 1e-6)
+    check(H100, launches)

@@ -6,7 +6,10 @@ import itertools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
+
+from lazyjax import Vi, Vj
 
 from ...cases import CASES, Case, arguments
 from ..chips import A100, CHIPS, H100, Chip
@@ -36,4 +39,14 @@ def test_batches() -> None:
     args = tuple(a.astype(jnp.float32) for a in arguments(M, N))
     got, launches = emulate(H100, in_batches(case.ours), *args, backend="triton-ir")
     compare(got, in_batches(case.dense)(*args), 0)
+    check(H100, launches)
+
+
+def test_complex_numbers() -> None:
+    r = np.random.default_rng(0)
+    z, w = (jnp.asarray(r.normal(size=(n, 2)) + 1j * r.normal(size=(n, 2)), jnp.complex64) for n in (50, 70))
+    ours = lambda z, w: (0.5 * (Vi(z) | Vj(w)).sqrt()).exp().sum(axis=1)  # noqa: E731
+    got, launches = emulate(H100, ours, z, w, backend="triton-ir")
+    want = np.exp(0.5 * np.sqrt(np.asarray(z, np.complex128) @ np.asarray(w, np.complex128).T)).sum(1)
+    np.testing.assert_allclose(got[:, 0], want, rtol=0, atol=5e-6 * np.max(np.abs(want)))
     check(H100, launches)

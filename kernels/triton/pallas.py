@@ -26,11 +26,13 @@ from ..cost import operations
 from ..description import Description
 from ..pairs import batched
 from ..reduction import tree_merge
-from . import composites, long_plan
+from . import composites, long_plan, product_plan
 from .body import Accumulators, Fold, computing, in_groups
 from .launch import launch
 from .long import LongKernel
 from .plan import TritonPlan, choose
+from .products import ProductKernel, sums_of
+from .products import stages_of as stages_of_products
 from .stages import parts_of, stages_of, traced_of
 
 name = "pallas-triton"
@@ -64,6 +66,8 @@ def supports(desc: Description, platform: str) -> str | None:
     if desc.ranges is not None and max(desc.m, desc.n) > np.iinfo(np.int32).max:
         return "ranges of an axis of more than 2**31 rows are beyond its 32-bit integers"
     traced = traced_of(desc)
+    if not isinstance(sums := sums_of(desc), str):
+        return _unsupported(*stages_of_products(desc, sums).emitted())
     features = sum(math.prod(a.shape) for a in desc.pair.in_avals)
     accumulators = sum(math.prod(a.shape) for a in traced.acc_avals)
     if accumulators > ACCUMULATORS:
@@ -101,6 +105,8 @@ def _unsupported(eqns: Sequence[Any], read: Sequence[Any]) -> str | None:
 
 def plan(desc: Description, platform: str) -> TritonPlan:
     """The tiles for a platform; where that is no GPU the kernel is interpreted."""
+    if not isinstance(sums := sums_of(desc), str):
+        return product_plan.choose(desc, sums, platform)
     if isinstance(parts := parts_of(desc), str):
         return choose(desc, traced_of(desc), platform)
     return long_plan.choose(desc, traced_of(desc), stages_of(parts, desc.roles), platform)
@@ -118,7 +124,8 @@ def lower(desc: Description, plan: TritonPlan) -> Callable[..., Sequence[jax.Arr
     """One kernel call; batch dims become axes of its grid."""
     from .ranges import RangeKernel  # which is a kernel of this file
 
-    kernel = RangeKernel if desc.ranges is not None else LongKernel if plan.features else Kernel
+    long = ProductKernel if plan.columns else LongKernel if plan.features else Kernel
+    kernel = RangeKernel if desc.ranges is not None else long
     return lambda *args: batched(kernel(desc, plan), desc, args)
 
 

@@ -79,6 +79,7 @@ class TritonPlan:
     unroll: int = 1
     group: int = 1024  # steps of the loop that are summed before they meet the total, where merging rounds
     features: int = 0  # long features in the loop, where they are walked through by one of their own (see `long`)
+    columns: int = 0  # of a matrix product, where long results are weights times features of j (see `products`)
     splits: int = 1  # parts of j that programs of their own walk through
     assembly: bool = False  # instructions of PTX by name, on CUDA
     interpret: bool = False  # run by XLA on the CPU, for tests

@@ -1,0 +1,183 @@
+"""Results with long features that are numbers of a pair times features of j: `sum_j w_ij v_j`, with v_j long.
+
+K @ b with many columns, attention, and their derivatives.  `weighted_sums` tells such a pair function apart: the short
+part, which gives the short results and the weights w_ij, and the terms, each a weight and the long rows that it
+multiplies.  A kernel computes a tile of weights, and leaves the rest to a matrix product.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.extend.core import Literal, jaxpr_as_fun
+
+from .description import Description, PairFunction
+from .long_features import (
+    Node,
+    Split,
+    apply,
+    as_jaxpr,
+    computed,
+    needed,
+    parts_of,
+    passes_on,
+    size,
+    split_off,
+)
+from .reduction import ShiftedSum, config_key
+
+
+@dataclasses.dataclass(frozen=True)
+class Term:
+    """A part of a long result: a weight times the product of long rows of j, of i and of parameters."""
+
+    result: int  # place among the results of the pair function
+    weight: int  # place among the weights
+    of_j: tuple[Any, ...]
+    of_i: tuple[Any, ...]
+    of_p: tuple[Any, ...]
+    minus: bool
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class WeightedSums:
+    """A pair function told apart.
+
+    The short part reads the arguments `used`, and gives the short results and then the weights.
+    """
+
+    whole: Split
+    roles: tuple[str, ...]
+    short: Split
+    used: tuple[int, ...]
+    shorts: tuple[int, ...]  # places of the short results among the results of the pair function
+    terms: tuple[Term, ...]
+
+    @property
+    def short_roles(self) -> tuple[str, ...]:
+        return tuple(self.roles[k] for k in self.used)
+
+    def rows(self, args: Sequence[jax.Array], role: str, wanted: Sequence[Any]) -> list[jax.Array]:
+        """Variables that read arguments of one role, and parameters: (rows, features), or (features,) of "p"."""
+        if not wanted:
+            return []
+        jaxpr = self.whole.jaxpr.jaxpr
+        constants = dict(zip(jaxpr.constvars, self.whole.jaxpr.consts, strict=True))
+        eqns, read = needed(jaxpr.eqns, wanted, given={})
+        places = [k for k, v in enumerate(jaxpr.invars) if v in read]
+        fn = jaxpr_as_fun(as_jaxpr(eqns, constants, [jaxpr.invars[k] for k in places], wanted))
+        if role != "p":
+            fn = jax.vmap(fn, [0 if self.roles[k] == role else None for k in places])
+        found = fn(*(args[k] for k in places))
+        return [x.reshape(*x.shape[: role != "p"], size(v)) for x, v in zip(found, wanted, strict=True)]
+
+
+def weighted_sums(desc: Description) -> WeightedSums | str:
+    """The pair function of `computed` told apart, or why it is not of this kind."""
+    parts = parts_of(desc)
+    if isinstance(parts, str):
+        return parts
+    if not any(parts.long_results):
+        return "its results are short"
+    shifted = isinstance(desc.reduction, ShiftedSum)
+    if shifted and (parts.long_results[0] or size(parts.jaxpr.jaxpr.outvars[0]) > 1):
+        return "several scores are exponentiated"
+    return _told_apart(parts, computed(desc).roles, config_key())
+
+
+@functools.lru_cache(maxsize=512)
+def _told_apart(parts: Split, roles: tuple[str, ...], context: Any) -> WeightedSums | str:
+    del context
+    jaxpr = parts.jaxpr.jaxpr
+    results = list(zip(jaxpr.outvars, parts.long_results, strict=True))
+    chains = _Chains(parts)
+    weights: list[tuple[Any, ...]] = []  # the numbers whose product it is
+    kinds: list[Any] = []
+    terms = []
+    for place, (v, long) in enumerate(results):
+        if not long:
+            continue
+        dtype = v.aval.dtype
+        if not jnp.issubdtype(dtype, jnp.floating):
+            return f"products of {dtype} are not available"
+        for minus, factors in _terms(chains.node(v)):
+            if factors is None:
+                return "a result with long features is no sum of numbers of the pair times features of j"
+            numbers = tuple(f.value for f in factors if f.is_number)
+            rows = {r: tuple(f.value for f in factors if f.is_row and f.reads == r) for r in "ijp"}
+            if not rows["j"]:
+                return "a result with long features does not read those of j"
+            if numbers not in weights:
+                weights.append(numbers)
+                kinds.append(dtype)
+            terms.append(Term(place, weights.index(numbers), rows["j"], rows["i"], rows["p"], minus))
+    shorts = tuple(k for k, (_, long) in enumerate(results) if not long)
+    pair, used = _short_part(parts, [jaxpr.outvars[k] for k in shorts], weights, kinds)
+    short = split_off(pair.jaxpr, tuple(roles[k] for k in used))
+    return short if isinstance(short, str) else WeightedSums(parts, roles, short, used, shorts, tuple(terms))
+
+
+def _short_part(
+    parts: Split, shorts: Sequence[Any], weights: Sequence[Sequence[Any]], kinds: Sequence[Any]
+) -> tuple[PairFunction, tuple[int, ...]]:
+    """The function of a pair that gives short results and weights, and which arguments it reads."""
+    jaxpr = parts.jaxpr.jaxpr
+    constants = dict(zip(jaxpr.constvars, parts.jaxpr.consts, strict=True))
+    targets = [*shorts, *(v for numbers in weights for v in numbers if not _is_known(v))]
+    eqns, read = needed(jaxpr.eqns, targets, given={})
+    used = tuple(k for k, v in enumerate(jaxpr.invars) if v in read)
+    inputs = [jaxpr.invars[k] for k in used]
+
+    def run(*args: Any) -> list[Any]:
+        env = constants | dict(zip(inputs, args, strict=True))
+        value = lambda v: v if isinstance(v, np.generic) else v.val if isinstance(v, Literal) else env[v]  # noqa: E731
+        for eqn in eqns:
+            env.update(zip(eqn.outvars, apply(eqn, *map(value, eqn.invars)), strict=True))
+        products = []
+        for numbers, dtype in zip(weights, kinds, strict=True):
+            own = [lax.reshape(jnp.asarray(value(v), dtype), ()) for v in numbers]
+            products.append(functools.reduce(lax.mul, own) if own else jnp.ones((), dtype))
+        return [*map(value, shorts), *products]
+
+    return PairFunction(jax.make_jaxpr(run)(*(v.aval for v in inputs))), used
+
+
+def _is_known(v: Any) -> bool:
+    return isinstance(v, Literal | np.generic)
+
+
+class _Chains:
+    """Long variables as nodes, whose leaves have variables for values."""
+
+    def __init__(self, parts: Split):
+        self.parts = parts
+        self.makes = {v: eqn for eqn in parts.first for v in eqn.outvars}
+
+    def node(self, v: Any) -> Node:
+        if isinstance(v, Literal) or size(v) == 1:
+            return Node(value=v, reads="number")
+        reads = "".join(sorted(self.parts.reads[v]))
+        if reads != "ij":
+            return Node(value=v, reads=reads or "p")
+        eqn = self.makes[v]
+        if passes_on(eqn):
+            return self.node(eqn.invars[eqn.outvars.index(v)])
+        return Node(eqn, [self.node(o) for o in eqn.invars])
+
+
+def _terms(node: Node, minus: bool = False) -> Iterator[tuple[bool, list[Node] | None]]:
+    """The products whose sum a long result is, each with its sign."""
+    factors = node.factors()
+    if factors is None and node.is_sum:
+        first, second = node.operands
+        yield from _terms(first, minus)
+        yield from _terms(second, minus != node.is_difference)
+    else:
+        yield minus, factors

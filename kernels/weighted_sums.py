@@ -25,6 +25,7 @@ from .long_features import (
     apply,
     as_jaxpr,
     computed,
+    is_long,
     needed,
     parts_of,
     passes_on,
@@ -46,23 +47,35 @@ class Term:
     minus: bool
 
 
+@dataclasses.dataclass(frozen=True)
+class InnerProduct:
+    """A number of the pair that the short part reads: the sum over features of a product of long rows."""
+
+    dtype: Any
+    of_j: tuple[Any, ...]
+    of_i: tuple[Any, ...]
+    of_p: tuple[Any, ...]
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class WeightedSums:
     """A pair function told apart.
 
-    The short part reads the arguments `used`, and gives the short results and then the weights.
+    The short part reads the arguments `used` and then the inner products, and gives the short results and then the
+    weights.
     """
 
     whole: Split
     roles: tuple[str, ...]
     short: Split
     used: tuple[int, ...]
+    inner: tuple[InnerProduct, ...]
     shorts: tuple[int, ...]  # places of the short results among the results of the pair function
     terms: tuple[Term, ...]
 
     @property
     def short_roles(self) -> tuple[str, ...]:
-        return tuple(self.roles[k] for k in self.used)
+        return (*(self.roles[k] for k in self.used), *["ij"] * len(self.inner))
 
     def rows(self, args: Sequence[jax.Array], role: str, wanted: Sequence[Any]) -> list[jax.Array]:
         """Variables that read arguments of one role, and parameters: (rows, features), or (features,) of "p"."""
@@ -110,8 +123,7 @@ def _told_apart(parts: Split, roles: tuple[str, ...], context: Any) -> WeightedS
         for minus, factors in _terms(chains.node(v)):
             if factors is None:
                 return "a result with long features is no sum of numbers of the pair times features of j"
-            numbers = tuple(f.value for f in factors if f.is_number)
-            rows = {r: tuple(f.value for f in factors if f.is_row and f.reads == r) for r in "ijp"}
+            numbers, rows = _sorted(factors)
             if not rows["j"]:
                 return "a result with long features does not read those of j"
             if numbers not in weights:
@@ -119,21 +131,44 @@ def _told_apart(parts: Split, roles: tuple[str, ...], context: Any) -> WeightedS
                 kinds.append(dtype)
             terms.append(Term(place, weights.index(numbers), rows["j"], rows["i"], rows["p"], minus))
     shorts = tuple(k for k, (_, long) in enumerate(results) if not long)
-    pair, used = _short_part(parts, [jaxpr.outvars[k] for k in shorts], weights, kinds)
-    short = split_off(pair.jaxpr, tuple(roles[k] for k in used))
-    return short if isinstance(short, str) else WeightedSums(parts, roles, short, used, shorts, tuple(terms))
+    found = {}
+    for eqn in parts.first:
+        if eqn.primitive.name == "reduce_sum" and (inner := _inner_product(chains, eqn)) is not None:
+            found[eqn.outvars[0]] = inner
+    pair, used, read = _short_part(parts, [jaxpr.outvars[k] for k in shorts], weights, kinds, found)
+    inner = tuple(found[v] for v in read)
+    short = split_off(pair.jaxpr, (*(roles[k] for k in used), *["ij"] * len(inner)))
+    return short if isinstance(short, str) else WeightedSums(parts, roles, short, used, inner, shorts, tuple(terms))
+
+
+def _sorted(factors: Sequence[Node]) -> tuple[tuple[Any, ...], dict[str, tuple[Any, ...]]]:
+    """The numbers among the factors of a product, and its long rows by what they read."""
+    rows = {r: tuple(f.value for f in factors if f.is_row and f.reads == r) for r in "ijp"}
+    return tuple(f.value for f in factors if f.is_number), rows
+
+
+def _inner_product(chains: _Chains, eqn: Any) -> InnerProduct | None:
+    """sum_k a_k(i) b_k(j), where an equation is of this kind."""
+    v, dtype = eqn.invars[0], eqn.outvars[0].aval.dtype
+    if not is_long(v) or size(eqn.outvars[0]) > 1 or not jnp.issubdtype(dtype, jnp.floating):
+        return None
+    numbers, rows = _sorted(chains.node(v).factors() or [])
+    if numbers or not (rows["i"] and rows["j"]):
+        return None
+    return InnerProduct(dtype, rows["j"], rows["i"], rows["p"])
 
 
 def _short_part(
-    parts: Split, shorts: Sequence[Any], weights: Sequence[Sequence[Any]], kinds: Sequence[Any]
-) -> tuple[PairFunction, tuple[int, ...]]:
-    """The function of a pair that gives short results and weights, and which arguments it reads."""
+    parts: Split, shorts: Sequence[Any], weights: Sequence[Sequence[Any]], kinds: Sequence[Any], inner: Any
+) -> tuple[PairFunction, tuple[int, ...], tuple[Any, ...]]:
+    """The function of a pair that gives short results and weights; which arguments and inner products it reads."""
     jaxpr = parts.jaxpr.jaxpr
     constants = dict(zip(jaxpr.constvars, parts.jaxpr.consts, strict=True))
     targets = [*shorts, *(v for numbers in weights for v in numbers if not _is_known(v))]
-    eqns, read = needed(jaxpr.eqns, targets, given={})
+    eqns, read = needed(jaxpr.eqns, targets, given=inner)
     used = tuple(k for k, v in enumerate(jaxpr.invars) if v in read)
-    inputs = [jaxpr.invars[k] for k in used]
+    known = tuple(v for v in inner if v in read)
+    inputs = [*(jaxpr.invars[k] for k in used), *known]
 
     def run(*args: Any) -> list[Any]:
         env = constants | dict(zip(inputs, args, strict=True))
@@ -146,7 +181,7 @@ def _short_part(
             products.append(functools.reduce(lax.mul, own) if own else jnp.ones((), dtype))
         return [*map(value, shorts), *products]
 
-    return PairFunction(jax.make_jaxpr(run)(*(v.aval for v in inputs))), used
+    return PairFunction(jax.make_jaxpr(run)(*(v.aval for v in inputs))), used, known
 
 
 def _is_known(v: Any) -> bool:

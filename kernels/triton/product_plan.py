@@ -15,7 +15,7 @@ from ..reduction import ShiftedSum
 from ..weighted_sums import WeightedSums
 from . import long_plan
 from .plan import LANES, LIMIT, OVERHEAD, STEP, Model, TritonPlan, chip
-from .products import LEAST, Values, kind_of, stages_of, width_of
+from .products import LEAST, Values, kind_of, padded, stages_of, width_of
 from .stages import Stages
 
 # Numbers of j of a step, and terms of a chain of additions: longer sums are summed by groups.
@@ -61,6 +61,7 @@ def _models(desc: Description, sums: WeightedSums, stages: Stages) -> Iterator[t
     words = max(kind_of(sums, t).itemsize // 4 for t in sums.terms)
     shifted = isinstance(desc.reduction, ShiftedSum)
     nested = desc.n > CHAIN
+    features = sum(padded(size(x.of_i[0])) for x in sums.inner)
     shorts = sum(size(v) for v in sums.short.rest.jaxpr.outvars) - len({t.weight for t in sums.terms}) - shifted
     for columns in COLUMNS:
         if columns >= 2 * widest and columns > LEAST:
@@ -80,9 +81,10 @@ def _models(desc: Description, sums: WeightedSums, stages: Stages) -> Iterator[t
             weight = own + 1 + EXCHANGED + (column + long.of_j) / rows + long.own + long.of_i + STEP / pairs
             weight += shifted * (2 + 5 * LANES / NUMBERS + columns * terms / NUMBERS)
             weight += long.features * STEP / long_plan.FEATURES / rows
+            weight += features * (1 + 2 * SHARED)
             product = terms * columns * (1 + SHARED)
             pair = blocks * (weight + product)
-            floats = blocks * (long.own + own - special + terms * columns)
+            floats = blocks * (long.own + own - special + features + terms * columns)
             yield (
                 Model(rows, 1, registers, pair, floats, blocks * (special + long.special), nested),
                 block_i,

@@ -27,7 +27,7 @@ from ..description import Description
 from ..long_features import as_jaxpr, needed, size
 from ..reduction import ShiftedSum, config_key
 from ..scalarize import broadcast_tile, evaluate, tiles
-from ..weighted_sums import Term, WeightedSums, weighted_sums
+from ..weighted_sums import InnerProduct, Term, WeightedSums, weighted_sums
 from .body import computing, in_groups
 from .expression import PAIR, READS, J, Program, Recorder
 from .instructions import emit
@@ -41,6 +41,7 @@ from .stages import Stages
 State = tuple[Any, list[Any], list[Any]]
 
 HELD = 64  # short numbers and results of a pair
+FEATURES = 32  # of an inner product at once
 LEAST = 16  # rows, columns and numbers of j that a matrix product of Triton takes at least
 
 
@@ -149,6 +150,18 @@ def kind_of(sums: WeightedSums, term: Term) -> Any:
     return computing(sums.whole.jaxpr.jaxpr.outvars[term.result].aval.dtype)
 
 
+def padded(features: int) -> int:
+    """Features of an inner product, with zeros."""
+    power = max(LEAST, 1 << (features - 1).bit_length())
+    return power if power <= FEATURES else -(-features // FEATURES) * FEATURES
+
+
+def _product(a: jax.Array, b: jax.Array, axis: int) -> jax.Array:
+    """A matrix product in full precision that contracts an axis of b."""
+    dimensions = (((1,), (axis,)), ((), ()))
+    return lax.dot_general(a, b, dimensions, precision=lax.Precision.HIGHEST, preferred_element_type=a.dtype)
+
+
 class ProductKernel(StagedKernel):
     """One problem: leaves and rows of j as the kernel reads them, the kernel, and what it wrote, merged."""
 
@@ -175,6 +188,8 @@ class ProductKernel(StagedKernel):
         desc, plan, sums = self.desc, self.plan, self.sums
         given = [args[k] if k < len(args) else None for k in sums.used]
         arrays = [*self.arrays(given), *(self._matrix(t, args) for t in sums.terms)]
+        for inner in sums.inner:
+            arrays += [self._features(inner, args, role) for role in "ij"]
         held = self.splits * desc.m
         kinds = [computing(a.dtype) for a in self.shorts]
         out_shape = [jax.ShapeDtypeStruct((held,), self._score_kind())] if self.shifted else []
@@ -196,6 +211,15 @@ class ProductKernel(StagedKernel):
         rows = self.sums.rows(args, "j", term.of_j)
         x = functools.reduce(jnp.multiply, [*rows, *self.sums.rows(args, "p", term.of_p)])
         extra = self.steps * self.columns - self.desc.n, self.blocks * self.plan.columns - x.shape[1]
+        return jnp.pad(x, [(0, k) for k in extra]).reshape(-1)
+
+    def _features(self, inner: InnerProduct, args: Sequence[jax.Array], role: str) -> jax.Array:
+        """One side of an inner product, row after row, with zeros where features or rows do not fill a tile."""
+        rows = self.sums.rows(args, role, inner.of_i if role == "i" else inner.of_j)
+        rows += self.sums.rows(args, "p", inner.of_p) if role == "j" else []
+        x = functools.reduce(jnp.multiply, rows)
+        most = self.programs * self.plan.block_i if role == "i" else self.steps * self.columns
+        extra = most - x.shape[0], padded(x.shape[1]) - x.shape[1]
         return jnp.pad(x, [(0, k) for k in extra]).reshape(-1)
 
     def _accumulators(self, maximum: Any, outs: list[jax.Array], args: Sequence[jax.Array]) -> list[jax.Array]:
@@ -260,8 +284,9 @@ class ProductKernel(StagedKernel):
         from jax.experimental.pallas import triton as plt
 
         desc, plan = self.desc, self.plan
-        leaves, terms = len(self.read), len(self.sums.terms)
-        matrices, outs = refs[leaves : leaves + terms], list(refs[leaves + terms :])
+        leaves, terms, sides = len(self.read), len(self.sums.terms), 2 * len(self.sums.inner)
+        matrices, features = refs[leaves : leaves + terms], refs[leaves + terms : leaves + terms + sides]
+        outs = list(refs[leaves + terms + sides :])
         reader = Reader(self, refs[:leaves])
         before = self.values.before(reader.fixed)
         block = pl.program_id(2)
@@ -273,7 +298,13 @@ class ProductKernel(StagedKernel):
             return x.astype(kind_of(self.sums, self.sums.terms[k]))
 
         def walk(first: Any, count: Any, state: State) -> State:
-            step = lambda k, state: self._step(reader, before, load, first + count - 1 - k, state)  # noqa: E731
+            def step(k: Any, state: State) -> State:
+                at = first + count - 1 - k
+                found = [
+                    self._inner(x, *features[2 * k : 2 * k + 2], at, reader) for k, x in enumerate(self.sums.inner)
+                ]
+                return self._step(reader, before, load, found, at, state)
+
             return lax.fori_loop(0, count, step, state)
 
         start, count, per = self.share()
@@ -288,11 +319,34 @@ class ProductKernel(StagedKernel):
         for value, width in zip(wide, self.widths, strict=True):
             plt.store(outs.pop(0).at[at * width + column], value, mask=(i < desc.m) & (column < width))
 
-    def _step(self, reader: Reader, before: Any, load: Any, at: Any, state: State) -> State:
-        """Take in one block of j."""
+    def _inner(self, inner: InnerProduct, of_i: Any, of_j: Any, at: Any, reader: Reader) -> jax.Array:
+        """An inner product for a block of j, some features at a time."""
+        from jax.experimental.pallas import triton as plt
+
+        plan = self.plan
+        kind, length = computing(inner.dtype), padded(size(inner.of_i[0]))
+        step = min(length, FEATURES)
+        across = lax.broadcasted_iota(jnp.int32, (1, step), 1)
+
+        def side(ref: Any, first: Any, rows: int, k: Any) -> Any:
+            down = first + lax.broadcasted_iota(jnp.int32, (rows, 1), 0)
+            return plt.load(ref.at[down * length + k * step + across]).astype(kind)
+
+        def body(k: Any, total: Any) -> Any:
+            a = side(of_i, reader.program * plan.block_i, plan.block_i, k)
+            b = side(of_j, at * plan.block_j, plan.block_j, k)
+            return total + _product(a, b, 1)
+
+        total = jnp.zeros((plan.block_i, plan.block_j), kind)
+        return body(0, total) if length == step else lax.fori_loop(0, length // step, body, total)
+
+    def _step(self, reader: Reader, before: Any, load: Any, inner: Sequence[jax.Array], at: Any, state: State) -> State:
+        """Take in one block of j, of which inner products are known."""
         desc, plan, values, stages = self.desc, self.plan, self.values, self.stages
         shape = (plan.block_i, plan.block_j)
         numbers = reader.numbers(at)
+        arguments = self.sums.short.jaxpr.jaxpr.invars[len(self.sums.used) :]
+        numbers.known |= {(v, 0): tiles(v.aval.shape, [x]) for v, x in zip(arguments, inner, strict=True)}
         self.contract(numbers, functools.partial(reader.load, step=at), shape)
         inside = jnp.broadcast_to(at * plan.block_j + reader.lane < desc.n, shape)
         given = [
@@ -313,9 +367,6 @@ class ProductKernel(StagedKernel):
         shorts = [x + y.astype(x.dtype) for x, y in zip(shorts, short, strict=True)]
         new = []
         for k, (acc, term) in enumerate(zip(wide, self.sums.terms, strict=True)):
-            product = lax.dot_general(
-                weights[term.weight].astype(acc.dtype), load(k, at), (((1,), (0,)), ((), ())),
-                precision=lax.Precision.HIGHEST, preferred_element_type=acc.dtype,
-            )  # fmt: skip
+            product = _product(weights[term.weight].astype(acc.dtype), load(k, at), 0)
             new.append(acc + product)
         return maximum, shorts, new

@@ -2,7 +2,8 @@
 
 K @ b with many columns, attention, and their derivatives.  `weighted_sums` tells such a pair function apart: the short
 part, which gives the short results and the weights w_ij, and the terms, each a weight and the long rows that it
-multiplies.  A kernel computes a tile of weights, and leaves the rest to a matrix product.
+multiplies.  A kernel computes a tile of weights, and leaves the rest to a matrix product.  It is for kernels that
+compute float16 and bfloat16 in float32: what is rounded to these in between, is not.
 """
 
 from __future__ import annotations
@@ -202,9 +203,17 @@ class _Chains:
         if reads != "ij":
             return Node(value=v, reads=reads or "p")
         eqn = self.makes[v]
-        if passes_on(eqn):
+        if passes_on(eqn) or _widens(eqn):
             return self.node(eqn.invars[eqn.outvars.index(v)])
         return Node(eqn, [self.node(o) for o in eqn.invars])
+
+
+def _widens(eqn: Any) -> bool:
+    """Whether an equation converts between floats that are both computed in float32."""
+    if eqn.primitive.name != "convert_element_type":
+        return False
+    kinds = [v.aval.dtype for v in (*eqn.invars, *eqn.outvars)]
+    return all(jnp.issubdtype(kind, jnp.floating) and kind.itemsize <= 4 for kind in kinds)
 
 
 def _terms(node: Node, minus: bool = False) -> Iterator[tuple[bool, list[Node] | None]]:

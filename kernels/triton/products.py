@@ -156,6 +156,11 @@ def padded(features: int) -> int:
     return power if power <= FEATURES else -(-features // FEATURES) * FEATURES
 
 
+def _multiplied(rows: Sequence[jax.Array]) -> jax.Array:
+    """The product of rows; one alone stays what it is."""
+    return rows[0] if len(rows) == 1 else functools.reduce(jnp.multiply, [x.astype(computing(x.dtype)) for x in rows])
+
+
 def _product(a: jax.Array, b: jax.Array, axis: int) -> jax.Array:
     """A matrix product in full precision that contracts an axis of b."""
     dimensions = (((1,), (axis,)), ((), ()))
@@ -209,7 +214,7 @@ class ProductKernel(StagedKernel):
     def _matrix(self, term: Term, args: Sequence[jax.Array]) -> jax.Array:
         """The rows of j of a term, one after the other, with zeros where a block of rows or columns is not full."""
         rows = self.sums.rows(args, "j", term.of_j)
-        x = functools.reduce(jnp.multiply, [*rows, *self.sums.rows(args, "p", term.of_p)])
+        x = _multiplied([*rows, *self.sums.rows(args, "p", term.of_p)])
         extra = self.steps * self.columns - self.desc.n, self.blocks * self.plan.columns - x.shape[1]
         return jnp.pad(x, [(0, k) for k in extra]).reshape(-1)
 
@@ -217,7 +222,7 @@ class ProductKernel(StagedKernel):
         """One side of an inner product, row after row, with zeros where features or rows do not fill a tile."""
         rows = self.sums.rows(args, role, inner.of_i if role == "i" else inner.of_j)
         rows += self.sums.rows(args, "p", inner.of_p) if role == "j" else []
-        x = functools.reduce(jnp.multiply, rows)
+        x = _multiplied(rows)
         most = self.programs * self.plan.block_i if role == "i" else self.steps * self.columns
         extra = most - x.shape[0], padded(x.shape[1]) - x.shape[1]
         return jnp.pad(x, [(0, k) for k in extra]).reshape(-1)

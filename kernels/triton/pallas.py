@@ -49,6 +49,8 @@ DTYPES = frozenset(["bool", "int32", "int64", "float16", "bfloat16", "float32", 
 # Values that one program may hold in scalars before the compiler spills them.
 FEATURES = 128
 ACCUMULATORS = 128
+# Rows and columns that matrix products add to an array, at most.
+PADDED = 128
 
 
 def supports(desc: Description, platform: str) -> str | None:
@@ -67,11 +69,16 @@ def supports(desc: Description, platform: str) -> str | None:
         return "ranges of an axis of more than 2**31 rows are beyond its 32-bit integers"
     traced = traced_of(desc)
     if not isinstance(sums := sums_of(desc), str):
+        longest = max(desc.m, desc.n) + PADDED
+        widest = max(math.prod(v.aval.shape) for v in (*sums.whole.jaxpr.jaxpr.invars, *sums.whole.jaxpr.jaxpr.outvars))
+        if longest * (widest + PADDED) > np.iinfo(np.int32).max:
+            return "an array of more than 2**31 elements, padded, is beyond the 32-bit offsets of its loads"
         return _unsupported(*stages_of_products(desc, sums).emitted())
     features = sum(math.prod(a.shape) for a in desc.pair.in_avals)
     accumulators = sum(math.prod(a.shape) for a in traced.acc_avals)
     if accumulators > ACCUMULATORS:
-        return f"{accumulators} accumulators are more than the {ACCUMULATORS} that one program holds in registers"
+        many = f"{accumulators} accumulators are more than the {ACCUMULATORS} that one program holds in registers"
+        return f"{many}, and they are no matrix product: {sums}"
     parts = parts_of(desc)
     if isinstance(parts, str) and features > FEATURES:
         many = f"{features} features are more than the {FEATURES} that one program holds in registers"

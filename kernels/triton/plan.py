@@ -146,13 +146,13 @@ def choose(desc: Description, traced: TracedReduction, platform: str) -> TritonP
             new = model(desc, traced, fold, rows, unroll, group)
             if rows > 1 and (new.registers > LIMIT or new.pair * rows * unroll > LOOP):
                 continue
-            if best is None or _price(new) < 0.99 * _price(best):
+            if best is None or price(new) < 0.99 * price(best):
                 best = new
         # A function of many instructions spills where many pairs call it at once.
         if (
             fold.program.calls()
             or fold.program.cost()[0] > LOOP / 4
-            or (before is not None and _price(best) > 0.97 * _price(before))
+            or (before is not None and price(best) > 0.97 * price(before))
         ):
             break
     warps, target = 4, chip()
@@ -186,6 +186,6 @@ def _block(desc: Description, rows: int, warps: int) -> int:
     return min(rows * warps, 1 << max(0, desc.m - 1).bit_length())
 
 
-def _price(m: Model) -> float:
+def price(m: Model) -> float:
     """Instructions of a pair, more where registers leave room for few warps."""
     return m.pair * max(1.0, m.registers / PREFERRED) ** 2

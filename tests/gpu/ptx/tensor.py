@@ -1,7 +1,7 @@
 """Matrix products of a warp: `mma.sync`, whose operands are spread over the registers of 32 lanes (ISA 8.8, 9.7.15.5).
 
-Lane t has the group g = t / 4 and the place p = t % 4 in it.  Where an element stands is told by the ISA for each shape;
-of these, the ones that Triton emits.
+Lane t has the group g = t / 4 and the place p = t % 4 in it.  Where an element stands is told by the ISA for each
+shape; of these, the ones that Triton emits.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ Step = Callable[[Mask], None]
 T = np.arange(32)
 G, P = T // 4, T % 4
 
-# Of a sum in single precision: order and rounding are unspecified (9.7.15.5); what hardware was found to cut off is below
-# the last place of the largest term (Fasi, Higham, Mikaitis and Pranesh, "Numerical behavior of NVIDIA tensor cores", 2021).
+# Of a sum in single precision: order and rounding are unspecified (9.7.15.5); what hardware was found to cut off is
+# below the last place of the largest term (Fasi, Higham, Mikaitis and Pranesh, "Numerical behavior of NVIDIA tensor
+# cores", 2021).
 TRUNCATION = 2.0**-23
 
 

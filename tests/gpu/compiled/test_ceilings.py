@@ -10,7 +10,12 @@ from ..chips import A100, H100, Chip
 from .ceilings import CEILINGS
 
 # How many exponentials a pair takes, where that is known.
-EXPONENTIALS = {name: 0 if "argmin" in name or "feature" in name else 1 for name in FORMULAS if "logsumexp" not in name}
+SHIFTED = ("logsumexp", "attention")
+EXPONENTIALS = {
+    name: 0 if "argmin" in name or "feature" in name else 1
+    for name in FORMULAS
+    if not any(word in name for word in SHIFTED)
+}
 
 
 @pytest.mark.parametrize("chip", [H100, A100], ids=lambda c: c.name)
@@ -19,7 +24,8 @@ def test_instructions_of_a_pair(name: str, chip: Chip) -> None:
     found = count(name, chip)
     if name in EXPONENTIALS:
         assert found.loop.opcodes["MUFU.EX2"] == EXPONENTIALS[name] * found.tiles.pairs
-    assert found.loop.count("SHFL") == 0, "a shuffle for every pair"
+    if "attention" not in name:  # the maximum of a block
+        assert found.loop.count("SHFL") == 0, "a shuffle for every pair"
     assert found.loop.count("LDL", "STL") == 0, "registers are spilled for every pair"
     assert found.kernel.assembled.spilled == 0
     assert found.instructions <= CEILINGS[name]

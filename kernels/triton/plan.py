@@ -44,16 +44,17 @@ class Chip:
     issue: int = 128
     floats: int = 128
     special: int = 16
+    tensor: int = 512  # multiplications of TF32 in tensor cores
     registers: int = 1 << 16
     shared: int = 100 << 10  # bytes of shared memory of one program, at most
 
-    def pairs_per_second(self, instructions: float, floats: float, special: float) -> float:
+    def pairs_per_second(self, instructions: float, floats: float, special: float, tensor: float = 0.0) -> float:
         """An upper bound: every lane busy at every tick, nothing ever waiting."""
-        ticks = max(instructions / self.issue, floats / self.floats, special / self.special)
+        ticks = max(instructions / self.issue, floats / self.floats, special / self.special, tensor / self.tensor)
         return self.multiprocessors * self.clock * 1e9 / ticks
 
 
-H100 = Chip("H100", 132, 1.98, shared=227 << 10)
+H100 = Chip("H100", 132, 1.98, tensor=1024, shared=227 << 10)
 A100 = Chip("A100", 108, 1.41, floats=64, shared=163 << 10)
 CHIPS = (H100, A100)
 DEFAULT = Chip("a GPU like the A100", 108, 1.41, floats=64)
@@ -80,6 +81,7 @@ class TritonPlan:
     group: int = 1024  # steps of the loop that are summed before they meet the total, where merging rounds
     features: int = 0  # long features in the loop, where they are walked through by one of their own (see `long`)
     columns: int = 0  # of a matrix product, where long results are weights times features of j (see `products`)
+    tensor: bool = False  # float32 is multiplied in tensor cores, as three products of TF32
     splits: int = 1  # parts of j that programs of their own walk through
     assembly: bool = False  # instructions of PTX by name, on CUDA
     interpret: bool = False  # run by XLA on the CPU, for tests

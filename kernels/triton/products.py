@@ -199,7 +199,7 @@ class ProductKernel(StagedKernel):
 
     def __call__(self, args: Sequence[jax.Array]) -> Sequence[jax.Array]:
         desc, plan, sums = self.desc, self.plan, self.sums
-        given = [args[k] if k < len(args) else None for k in sums.used]
+        given: list[Any] = [args[k] if k < len(args) else None for k in sums.used]  # no maximum yet
         arrays = [*self.arrays(given), *(self._matrix(t, args) for t in sums.terms)]
         for inner in sums.inner:
             arrays += [self._features(inner, args, role) for role in "ij"]
@@ -274,11 +274,12 @@ class ProductKernel(StagedKernel):
         return maximum, shorts, wide
 
     def merge(self, a: State, b: State) -> State:
-        if not self.shifted:
-            return (), *([x + y for x, y in zip(p, q, strict=True)] for p, q in zip(a[1:], b[1:], strict=True))
-        maximum = jnp.maximum(a[0], b[0])
-        (_, *p), (_, *q) = self._rescaled(a, maximum), self._rescaled(b, maximum)
-        return maximum, *([x + y for x, y in zip(s, t, strict=True)] for s, t in zip(p, q, strict=True))
+        maximum = ()
+        if self.shifted:
+            maximum = jnp.maximum(a[0], b[0])
+            a, b = self._rescaled(a, maximum), self._rescaled(b, maximum)
+        (_, shorts, wide), (_, more_shorts, more_wide) = a, b
+        return maximum, list(map(jnp.add, shorts, more_shorts)), list(map(jnp.add, wide, more_wide))
 
     def _rescaled(self, state: State, maximum: Any) -> State:
         """The same sums for a maximum that is no smaller: terms are exp(score - maximum), or exp(score) where the
@@ -314,7 +315,8 @@ class ProductKernel(StagedKernel):
             def step(k: Any, state: State) -> State:
                 at = first + count - 1 - k
                 found = [
-                    self._inner(x, *features[2 * k : 2 * k + 2], at, reader) for k, x in enumerate(self.sums.inner)
+                    self._inner(x, of_i, of_j, at, reader)
+                    for x, of_i, of_j in zip(self.sums.inner, features[0::2], features[1::2], strict=True)
                 ]
                 return self._step(reader, before, load, found, at, state)
 

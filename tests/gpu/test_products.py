@@ -31,11 +31,11 @@ def arguments(dtype: Any = np.float64, m: int = M, n: int = N, e: int = E) -> tu
 
 
 def _small(desc: Description, args: Sequence[jax.Array]) -> Sequence[jax.Array]:
-    """As planned for CUDA, in small tiles: two parts of several steps, summed by groups of one."""
+    """As planned for CUDA, in small tiles: two parts of three steps and two, summed by groups of two."""
     assert pallas.supports(desc, "cuda") is None
     plan = pallas.plan(desc, "cpu")
     if plan.columns:
-        tiles = {"block_i": 16, "block_j": 8, "columns": 16, "group": 1, "splits": 2}
+        tiles = {"block_i": 16, "block_j": 8, "columns": 16, "group": 2, "splits": 2}
         plan = dataclasses.replace(plan, **tiles, features=2 if plan.features else 0)
     return pallas.lower(desc, plan)(*args)
 
@@ -128,6 +128,15 @@ def test_values() -> None:
         for a, b in zip(jax.tree.leaves(got[name]), jax.tree.leaves(want[name]), strict=True):
             assert a.shape == b.shape and a.dtype == b.dtype, name
             np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-10 * float(jnp.max(jnp.abs(b))), err_msg=name)
+
+
+def test_padding_has_no_score() -> None:
+    """Scores are so far below that of padding, 0, that exponentials of them would vanish."""
+    *_, v, _ = arguments()
+    far = jnp.full((N, 1), -900.0) + jnp.arange(N)[:, None] / 9
+    f = lambda far, v: (Vi(jnp.ones((M, 1))) * Vj(far)).sumsoftmaxweight(Vj(v), axis=1)  # noqa: E731
+    got = jax.jit(lambda *a: run_on(f, _small, *a), compiler_options=UNOPTIMISED)(far, v)
+    np.testing.assert_allclose(got, np.tile(jax.nn.softmax(far[:, 0]) @ v, (M, 1)), rtol=1e-9)
 
 
 @pytest.mark.parametrize("platform", ["cuda", "rocm"])

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -19,8 +20,9 @@ import numpy as np
 from jax import lax
 from jax.extend.core import Literal, jaxpr_as_fun
 
-from .description import Description, PairFunction
+from .description import Description, PairFunction, trace_pair
 from .long_features import (
+    LONG,
     Node,
     Split,
     apply,
@@ -104,6 +106,35 @@ def weighted_sums(desc: Description) -> WeightedSums | str:
     if shifted and (parts.long_results[0] or size(parts.jaxpr.jaxpr.outvars[0]) > 1):
         return "several scores are exponentiated"
     return _told_apart(parts, computed(desc).roles, config_key())
+
+
+def by_length(desc: Description) -> list[tuple[Description, list[int]]]:
+    """The description of the short results alone and that of the long ones, each with the places of its results.
+
+    Empty where there are none of either, or where the reduction does not say that it takes them one by one.
+    """
+    long = [math.prod(v.shape) > LONG for v in desc.pair.out_avals]
+    found = []
+    for wanted in (False, True):
+        used = [x == wanted for x in long]
+        reduction, read = desc.reduction.narrow(used, len(used))
+        if not any(used) or list(read) != used or len(desc.outputs) != len(used):
+            return []
+        places = tuple(k for k, x in enumerate(used) if x)
+        found.append((desc.replace(pair=_some(desc.pair, places, config_key()), reduction=reduction), list(places)))
+    return found
+
+
+@functools.lru_cache(maxsize=512)
+def _some(pair: PairFunction, places: tuple[int, ...], context: Any) -> PairFunction:
+    """Some of the results of a pair function."""
+    del context
+
+    def run(*args: Any) -> list[Any]:
+        values = pair(*args)
+        return [values[k] for k in places]
+
+    return trace_pair(run, pair.in_avals)
 
 
 @functools.lru_cache(maxsize=512)

@@ -12,6 +12,7 @@ Pallas-Triton is deprecated in JAX; what knows of it: this file, `launch`, `rang
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -27,6 +28,7 @@ from ..cost import operations
 from ..description import Description
 from ..pairs import batched
 from ..reduction import tree_merge
+from ..weighted_sums import by_length
 from . import composites, long_plan, product_plan
 from .body import Accumulators, Fold, computing, in_groups
 from .launch import launch
@@ -114,10 +116,26 @@ def _unsupported(eqns: Sequence[Any], read: Sequence[Any]) -> str | None:
 def plan(desc: Description, platform: str) -> TritonPlan:
     """The tiles for a platform; where that is no GPU the kernel is interpreted."""
     if not isinstance(sums := sums_of(desc), str):
-        return product_plan.choose(desc, sums, platform)
+        return _apart(desc, product_plan.choose(desc, sums, platform), platform)
     if isinstance(parts := parts_of(desc), str):
         return choose(desc, traced_of(desc), platform)
     return long_plan.choose(desc, traced_of(desc), stages_of(parts, desc.roles), platform)
+
+
+def _apart(desc: Description, together: TritonPlan, platform: str) -> TritonPlan:
+    """A plan of matrix products, or one that leaves short results to another kernel: every block of columns would
+    compute them again."""
+    parts = by_length(desc) if together.columns < max(math.prod(v.shape) for v in desc.pair.out_avals) else []
+    if not parts or any(supports(part, platform) is not None for part, _ in parts):
+        return together
+    plans = tuple(plan(part, platform) for part, _ in parts)
+    bound = 1 / sum(1 / p.bound for p in plans)
+    if bound <= together.bound:
+        return together
+    return dataclasses.replace(
+        together, apart=plans, bound=bound, instructions=round(sum(p.instructions for p in plans), 2),
+        registers=max(p.registers for p in plans), reason="short results and long ones have a kernel each",
+    )  # fmt: skip
 
 
 @contextlib.contextmanager
@@ -132,9 +150,24 @@ def lower(desc: Description, plan: TritonPlan) -> Callable[..., Sequence[jax.Arr
     """One kernel call; batch dims become axes of its grid."""
     from .ranges import RangeKernel  # which is a kernel of this file
 
+    if plan.apart:
+        return _each(desc, [lower(part, own) for (part, _), own in zip(by_length(desc), plan.apart, strict=True)])
     long = ProductKernel if plan.columns else LongKernel if plan.features else Kernel
     kernel = RangeKernel if desc.ranges is not None else long
     return lambda *args: batched(kernel(desc, plan), desc, args)
+
+
+def _each(desc: Description, kernels: Sequence[Callable[..., Any]]) -> Callable[..., Sequence[jax.Array]]:
+    """Results that several kernels give, in order."""
+    places = [places for _, places in by_length(desc)]
+
+    def run(*args: jax.Array) -> Sequence[jax.Array]:
+        found = {
+            k: x for own, kernel in zip(places, kernels, strict=True) for k, x in zip(own, kernel(*args), strict=True)
+        }
+        return [found[k] for k in sorted(found)]
+
+    return run
 
 
 class Kernel:

@@ -90,6 +90,7 @@ class TritonPlan:
     bound: float = 0  # pairs per second that `chip` cannot exceed by the model
     chip: str = ""
     reason: str = ""
+    apart: tuple[TritonPlan, ...] = ()  # of the short results and of the long ones, where each has a kernel of its own
 
     @property
     def pairs(self) -> int:

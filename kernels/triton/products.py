@@ -36,7 +36,7 @@ from .instructions import emit
 from .launch import launch
 from .long import Reader, StagedKernel
 from .plan import TritonPlan
-from .stages import Stages
+from .stages import Stages, traced_of
 
 # What a program keeps: the running maximum of sums of exponentials (BM, 1), sums of short results (BM, BN), and of each
 # term (BM, C).
@@ -55,6 +55,10 @@ def sums_of(desc: Description) -> WeightedSums | str:
         return sums
     if desc.over == "ij":
         return "results with long features are summed over both axes"
+    if not isinstance(desc.reduction, ShiftedSum):
+        for a, v in zip(traced_of(desc).acc_avals, desc.pair.out_avals, strict=True):
+            if computing(a.dtype) != computing(v.dtype):
+                return f"{v.dtype} values are accumulated in {a.dtype}"
     stages = stages_of(desc, sums)
     held = sum(size(v) for v in stages.inputs) + sum(size(v) for v in sums.short.rest.jaxpr.outvars)
     if held > HELD:

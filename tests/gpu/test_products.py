@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lazyjax import Pm, Vi, Vj, explain, i_index, j_index
+from lazyjax import Pm, Sum, Vi, Vj, explain, i_index, j_index
+from lazyjax._accumulation import Accumulated
 from lazyjax.kernels import Description
 from lazyjax.kernels.triton import pallas
 
@@ -191,6 +192,9 @@ def test_what_is_no_matrix_product_says_why() -> None:
         "200 accumulators are more than the 128 that one program holds in registers, and they are no matrix product: "
         "a result with long features is no sum of numbers of the pair times features of j"
     )
+    wide = lambda x, v: (gaussian(x, x) * Vj(v)).reduction(Accumulated(Sum(), "float64"), axis=1)  # noqa: E731
+    (found,) = explain(wide, x, v, platform="cuda")
+    assert dict(found.plan.refused)["pallas-triton"].endswith("float32 values are accumulated in float64")
     n = jax.ShapeDtypeStruct((1 << 24, 3), "float32")
     b = jax.ShapeDtypeStruct((1 << 24, 127), "float32")
     (found,) = explain(lambda x, b: gaussian(x, x) @ b, n, b, platform="cuda")

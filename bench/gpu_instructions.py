@@ -1,4 +1,4 @@
-"""Machine instructions of GPU kernels for each pair, counted without a GPU (of long features, for each of them):
+"""Machine instructions of GPU kernels for each pair (and feature or column), counted without a GPU:
 
     JAX_PLATFORMS=cpu python -m bench.gpu_instructions
 
@@ -15,6 +15,8 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +24,7 @@ import jax
 import jax.numpy as jnp
 
 from lazyjax import Vi, Vj, explain
+from lazyjax.kernels.triton.products import FEATURES
 
 if TYPE_CHECKING:
     from tests.gpu.chips import Chip
@@ -38,7 +41,17 @@ def gradient(x: Any, y: Any, b: Any, cotangent: Any) -> Any:
     return jax.vjp(lambda x: gaussian(x, y, b), x)[1](cotangent)[0]
 
 
-# Name: formula, its features, which other arguments it has (of j, of i, complex of j), KeOps' count.
+def attention(q: Any, k: Any, v: Any) -> Any:
+    return ((Vi(q) | Vj(k)) / 8).sumsoftmaxweight(Vj(v), axis=1)
+
+
+def columns(count: int) -> Callable[..., Any]:
+    """A sum with many columns, of which the bench gives the first."""
+    return lambda x, y, b: gaussian(x, y, jnp.tile(b, (1, count)))
+
+
+# Name: formula, its features, which other arguments it has (of j, of i, complex of j, of j with as many features),
+# KeOps' count.
 FORMULAS: dict[str, tuple[Callable[..., Any], int, str, float | None]] = {
     "Gaussian sum, D = 3": (gaussian, 3, "j", 11.5),
     "Gaussian sum, D = 10": (gaussian, 10, "j", 29.4),
@@ -50,6 +63,9 @@ FORMULAS: dict[str, tuple[Callable[..., Any], int, str, float | None]] = {
     "argKmin(10) of sqdist, D = 3": (lambda x, y: Vi(x).sqdist(Vj(y)).argKmin(10, axis=1), 3, "", None),
     "Kmin(32) of sqdist, D = 3": (lambda x, y: Vi(x).sqdist(Vj(y)).Kmin(32, axis=1), 3, "", None),
     "Gaussian sum, D = 1000, for each feature": (gaussian, 1000, "j", None),
+    "Gaussian sum, D = 3, 64 columns, for each column": (columns(64), 3, "j", None),
+    "Gaussian sum, D = 3, 300 columns, for each column": (columns(300), 3, "j", None),
+    "attention, D = 64, 64 columns, for each column": (attention, 64, "v", None),
 }
 
 
@@ -79,10 +95,15 @@ class Counted:
     tiles: Any  # the plan
     loop: Loop
     then: tuple[Selecting, ...] = ()
+    columns: int = 1
 
     @property
     def instructions(self) -> float:
-        """Of each pair; where features are long, of each of them: the inner loop is the one over features."""
+        """Of each pair; where features are long, of each of them: the inner loop is the one over features; where there
+        are columns, of each of these, blocks of columns that are not full and steps of inner products among them."""
+        if self.tiles.columns:
+            blocks = -(-self.columns // self.tiles.columns)
+            return blocks * len(self.loop) / self.tiles.pairs / self.columns
         then = sum(s.instructions for s in self.then)
         return len(self.loop) / self.tiles.pairs / max(1, self.tiles.features) + then
 
@@ -96,16 +117,20 @@ def count(name: str, chip: Chip) -> Counted:
     from tests.gpu.compiling import compile_for, lower_for
 
     f, d, others, _ = FORMULAS[name]
+    rows = {"i": (M, 1), "j": (N, 1), "c": (N, 1), "v": (N, d)}
     args = [jax.ShapeDtypeStruct(s, jnp.float32) for s in ((M, d), (N, d))]
-    for role in others:
-        rows, dtype = {"i": (M, jnp.float32), "j": (N, jnp.float32), "c": (N, jnp.complex64)}[role]
-        args.append(jax.ShapeDtypeStruct((rows, 1), dtype))
+    args += [jax.ShapeDtypeStruct(rows[role], jnp.complex64 if role == "c" else jnp.float32) for role in others]
     tiles = explain(f, *args, platform="cuda")[-1].plan.tiles
     if tiles.members:
         return _by_groups(f, args, chip)
     kernels = compile_for(chip, lower_for(chip, f, *args)).kernels
     kernel = [k for k in kernels if "lazyjax" in k.name][-1]  # XLA makes some with Triton, too
-    return Counted(kernel, tiles, kernel.assembled.loops[-1])  # the shortest loop, which no other is in
+    *outer, inner = kernel.assembled.loops  # the shortest loop, which no other is in
+    if tiles.columns and d > FEATURES:  # it takes some features of an inner product, and is in the one over j
+        again = Counter({o: (d // FEATURES - 1) * k for o, k in inner.opcodes.items()})
+        inner = dataclasses.replace(outer[-1], opcodes=outer[-1].opcodes + again)
+    widest = math.prod(explain(f, *args, platform="cuda")[-1].description.outputs[0].shape[1:])
+    return Counted(kernel, tiles, inner, columns=widest)
 
 
 def _by_groups(f: Callable[..., Any], args: Sequence[Any], chip: Chip) -> Counted:

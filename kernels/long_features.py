@@ -39,6 +39,12 @@ CONTRACTIONS: dict[str, tuple[Callable[[Any, Any], Any], Callable[[np.dtype], An
 SAME_ORDER = frozenset(["reshape", "squeeze", "expand_dims"])
 
 
+def passes_on(eqn: Any) -> bool:
+    """Whether a long equation only passes its operand on, feature by feature."""
+    name = eqn.primitive.name
+    return name in SAME_ORDER or name in IDENTITY or name == "broadcast_in_dim"
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Split:
     """A pair function as a first part, which sees long features, and the short rest."""
@@ -159,7 +165,23 @@ def split(pair: PairFunction, roles: tuple[str, ...], context: Any) -> Split | s
 def _analyse(closed: ClosedJaxpr, roles: Sequence[str]) -> Split:
     if not any(math.prod(a.shape) > LONG for a in closed.in_avals):
         raise Unsupported("all features are short")
-    closed = _inlined(closed)
+    parts = _parts(_inlined(closed), roles)
+    meeting = [v for eqn in parts.first for v in eqn.outvars if len(parts.reads[v]) == 2]
+    long = [v for v, is_one in zip(parts.jaxpr.jaxpr.outvars, parts.long_results, strict=True) if is_one]
+    if not any(v in meeting for v in (*parts.kept, *long)):
+        raise Unsupported("no pair meets in its long features")
+    return parts
+
+
+def split_off(closed: ClosedJaxpr, roles: Sequence[str]) -> Split | str:
+    """The two parts of a function without nested calls, whether or not any features are long."""
+    try:
+        return _parts(closed, roles)
+    except Unsupported as error:
+        return str(error)
+
+
+def _parts(closed: ClosedJaxpr, roles: Sequence[str]) -> Split:
     jaxpr = closed.jaxpr
     reads: dict[Any, frozenset[str]] = {v: frozenset() for v in jaxpr.constvars}
     reads |= {v: frozenset(r) - {"p"} for v, r in zip(jaxpr.invars, roles, strict=True)}
@@ -168,7 +190,6 @@ def _analyse(closed: ClosedJaxpr, roles: Sequence[str]) -> Split:
         reads.update(dict.fromkeys(eqn.outvars, own))
         if len(own) == 2:
             _check(eqn)
-    made = {v for eqn in jaxpr.eqns for v in eqn.outvars}
     # A short variable that is computed from something long is kept.
     kept = {v: None for eqn in jaxpr.eqns if any(map(is_long, variables(eqn.invars)))
             for v in eqn.outvars if not is_long(v)}  # fmt: skip
@@ -181,8 +202,6 @@ def _analyse(closed: ClosedJaxpr, roles: Sequence[str]) -> Split:
     constants = {v: c for v, c in zip(jaxpr.constvars, closed.consts, strict=True) if v in read}
     targets = [*kept_vars, *(v for v, long in zip(jaxpr.outvars, long_results, strict=True) if long)]
     first, _ = needed(jaxpr.eqns, targets, given={})
-    if not any(v in made and len(reads[v]) == 2 for v in targets):
-        raise Unsupported("no pair meets in its long features")
     return Split(closed, reads, first, kept_vars, short, as_jaxpr(rest, constants, inputs, results), long_results)
 
 

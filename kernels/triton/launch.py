@@ -15,7 +15,7 @@ def launch(
     plan: TritonPlan,
     arrays: Sequence[jax.Array],
     out_shape: Sequence[jax.ShapeDtypeStruct],
-    grid: tuple[int, int],
+    grid: tuple[int, ...],
 ) -> list[jax.Array]:
     """What the kernel wrote, for a grid of programs."""
     from jax.experimental import pallas as pl

@@ -16,7 +16,7 @@ from ..long_features import size
 from ..reduction import TracedReduction
 from .body import Fold
 from .expression import J
-from .plan import LANES, LIMIT, LOOP, OVERHEAD, PREFERRED, STEP, Model, TritonPlan, chip, words
+from .plan import LANES, LIMIT, LOOP, OVERHEAD, STEP, Model, TritonPlan, chip, price, words
 from .stages import FeatureLoop, Stages, rest_of, words_of
 
 WARPS = 4
@@ -88,7 +88,7 @@ def models(desc: Description, traced: TracedReduction, stages: Stages, group: in
 def choose(desc: Description, traced: TracedReduction, stages: Stages, platform: str) -> TritonPlan:
     """The rows of a thread and the blocks of a step that take the fewest instructions for a pair."""
     group, target = TritonPlan.group, chip()
-    best = min(models(desc, traced, stages, group), key=lambda m: m.pair * max(1.0, m.registers / PREFERRED) ** 2)
+    best = min(models(desc, traced, stages, group), key=price)
     block_i, blocks = min(best.rows * WARPS, 1 << max(0, desc.m - 1).bit_length()), best.unroll
     block_j = LANES
     while block_i * block_j < WARPS * LANES:  # where there are few rows, warps stand along j

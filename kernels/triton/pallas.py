@@ -5,13 +5,14 @@ j (1, BN) tiles, and the accumulator is a (BM, BN) tile that is merged along j o
 the loop would shuffle values between threads for every pair.  Lanes of a warp stand along j, so that every number of
 j is loaded once for all rows of a thread.  The loop holds no mask: what is left over of j comes first, masked.
 
-Pallas-Triton is deprecated in JAX; what knows of it: this file, `launch`, `ranges`, `groups`, `long`, `merge` and
-`instructions`.
+Pallas-Triton is deprecated in JAX; what knows of it: this file, `launch`, `ranges`, `groups`, `long`, `products`,
+`merge` and `instructions`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -26,12 +27,15 @@ from .. import scalarize
 from ..cost import operations
 from ..description import Description
 from ..pairs import batched
-from . import composites, long_plan
+from ..weighted_sums import by_length
+from . import composites, long_plan, product_plan
 from .body import Accumulators, Fold, computing, in_groups
 from .complex import in_parts, run_in_parts
 from .launch import launch
 from .long import LongKernel
 from .plan import TritonPlan, choose
+from .products import ProductKernel, sums_of
+from .products import stages_of as stages_of_products
 from .stages import parts_of, stages_of, traced_of
 
 name = "pallas-triton"
@@ -48,6 +52,8 @@ DTYPES = frozenset(["bool", "int32", "int64", "float16", "bfloat16", "float32", 
 # Values that one program may hold in scalars before the compiler spills them.
 FEATURES = 128
 ACCUMULATORS = 128
+# Rows and columns that matrix products add to an array, at most.
+PADDED = 128
 
 
 def supports(desc: Description, platform: str) -> str | None:
@@ -69,10 +75,17 @@ def supports(desc: Description, platform: str) -> str | None:
         traced = traced_of(desc)
     except scalarize.Unsupported as error:
         return str(error)
+    if not isinstance(sums := sums_of(desc), str):
+        longest = max(desc.m, desc.n) + PADDED
+        widest = max(math.prod(v.aval.shape) for v in (*sums.whole.jaxpr.jaxpr.invars, *sums.whole.jaxpr.jaxpr.outvars))
+        if longest * (widest + PADDED) > np.iinfo(np.int32).max:
+            return "an array of more than 2**31 elements, padded, is beyond the 32-bit offsets of its loads"
+        return _unsupported(*stages_of_products(desc, sums).emitted())
     features = sum(math.prod(a.shape) for a in desc.pair.in_avals)
     accumulators = sum(math.prod(a.shape) for a in traced.acc_avals)
     if accumulators > ACCUMULATORS:
-        return f"{accumulators} accumulators are more than the {ACCUMULATORS} that one program holds in registers"
+        many = f"{accumulators} accumulators are more than the {ACCUMULATORS} that one program holds in registers"
+        return f"{many}, and they are no matrix product: {sums}"
     parts = parts_of(desc)
     if isinstance(parts, str) and features > FEATURES:
         many = f"{features} features are more than the {FEATURES} that one program holds in registers"
@@ -109,9 +122,27 @@ def plan(desc: Description, platform: str) -> TritonPlan:
     from .group_plan import choose_way  # which plans kernels of this file, too
 
     desc = in_parts(desc)
+    if not isinstance(sums := sums_of(desc), str):
+        return _apart(desc, product_plan.choose(desc, sums, platform), platform)
     if isinstance(parts := parts_of(desc), str):
         return choose_way(desc, choose(desc, traced_of(desc), platform), platform)
     return long_plan.choose(desc, traced_of(desc), stages_of(parts, desc.roles), platform)
+
+
+def _apart(desc: Description, together: TritonPlan, platform: str) -> TritonPlan:
+    """A plan of matrix products, or one that leaves short results to another kernel: every block of columns would
+    compute them again."""
+    parts = by_length(desc) if together.columns < max(math.prod(v.shape) for v in desc.pair.out_avals) else []
+    if not parts or any(supports(part, platform) is not None for part, _ in parts):
+        return together
+    plans = tuple(plan(part, platform) for part, _ in parts)
+    bound = 1 / sum(1 / p.bound for p in plans)
+    if bound <= together.bound:
+        return together
+    return dataclasses.replace(
+        together, apart=plans, bound=bound, instructions=round(sum(p.instructions for p in plans), 2),
+        registers=max(p.registers for p in plans), reason="short results and long ones have a kernel each",
+    )  # fmt: skip
 
 
 @contextlib.contextmanager
@@ -130,8 +161,25 @@ def lower(desc: Description, plan: TritonPlan) -> Callable[..., Sequence[jax.Arr
     own = in_parts(desc)
     if plan.members:
         return run_in_parts(desc, lambda args: by_groups(own, plan)(*args))
-    kernel = RangeKernel if desc.ranges is not None else LongKernel if plan.features else Kernel
+    if plan.apart:
+        each = [lower(part, its) for (part, _), its in zip(by_length(own), plan.apart, strict=True)]
+        return run_in_parts(desc, lambda args: _each(own, each)(*args))
+    long = ProductKernel if plan.columns else LongKernel if plan.features else Kernel
+    kernel = RangeKernel if desc.ranges is not None else long
     return run_in_parts(desc, lambda args: batched(kernel(own, plan), own, args))
+
+
+def _each(desc: Description, kernels: Sequence[Callable[..., Any]]) -> Callable[..., Sequence[jax.Array]]:
+    """Results that several kernels give, in order."""
+    places = [places for _, places in by_length(desc)]
+
+    def run(*args: jax.Array) -> Sequence[jax.Array]:
+        found = {
+            k: x for own, kernel in zip(places, kernels, strict=True) for k, x in zip(own, kernel(*args), strict=True)
+        }
+        return [found[k] for k in sorted(found)]
+
+    return run
 
 
 class Kernel:

@@ -44,6 +44,7 @@ class Chip:
     issue: int = 128
     floats: int = 128
     special: int = 16
+    tensor: int = 512  # multiplications of TF32 in tensor cores
     registers: int = 1 << 16
     shared: int = 100 << 10  # bytes of shared memory of one program, at most
 
@@ -51,13 +52,13 @@ class Chip:
         """How many programs fill it twice, by the registers of their threads."""
         return 2 * self.multiprocessors * max(1, self.registers // (max(registers, 32) * LANES * warps))
 
-    def pairs_per_second(self, instructions: float, floats: float, special: float) -> float:
+    def pairs_per_second(self, instructions: float, floats: float, special: float, tensor: float = 0.0) -> float:
         """An upper bound: every lane busy at every tick, nothing ever waiting."""
-        ticks = max(instructions / self.issue, floats / self.floats, special / self.special)
+        ticks = max(instructions / self.issue, floats / self.floats, special / self.special, tensor / self.tensor)
         return self.multiprocessors * self.clock * 1e9 / ticks
 
 
-H100 = Chip("H100", 132, 1.98, shared=227 << 10)
+H100 = Chip("H100", 132, 1.98, tensor=1024, shared=227 << 10)
 A100 = Chip("A100", 108, 1.41, floats=64, shared=163 << 10)
 CHIPS = (H100, A100)
 DEFAULT = Chip("a GPU like the A100", 108, 1.41, floats=64)
@@ -86,6 +87,8 @@ class TritonPlan:
     members: int = 0  # columns of a group, where the K best are first looked for among groups (see `groups`)
     rows: int = 0  # whose group minima are held at once
     selecting: tuple[int, ...] = ()  # rows and lanes of the programs that select, then
+    columns: int = 0  # of a matrix product, where long results are weights times features of j (see `products`)
+    tensor: bool = False  # float32 is multiplied in tensor cores, as three products of TF32
     splits: int = 1  # parts of j that programs of their own walk through
     assembly: bool = False  # instructions of PTX by name, on CUDA
     interpret: bool = False  # run by XLA on the CPU, for tests
@@ -94,6 +97,7 @@ class TritonPlan:
     bound: float = 0  # pairs per second that `chip` cannot exceed by the model
     chip: str = ""
     reason: str = ""
+    apart: tuple[TritonPlan, ...] = ()  # of the short results and of the long ones, where each has a kernel of its own
 
     @property
     def pairs(self) -> int:
@@ -157,13 +161,13 @@ def choose(desc: Description, traced: TracedReduction, platform: str) -> TritonP
             new = model(desc, traced, fold, rows, unroll, group)
             if rows > 1 and (new.registers > LIMIT or new.pair * rows * unroll > LOOP):
                 continue
-            if best is None or _price(new) < 0.99 * _price(best):
+            if best is None or price(new) < 0.99 * price(best):
                 best = new
         # A function of many instructions spills where many pairs call it at once.
         if (
             fold.program.calls()
             or fold.program.cost()[0] > LOOP / 4
-            or (before is not None and _price(best) > 0.97 * _price(before))
+            or (before is not None and price(best) > 0.97 * price(before))
         ):
             break
     warps, target = 4, chip()
@@ -197,6 +201,6 @@ def _block(desc: Description, rows: int, warps: int) -> int:
     return min(rows * warps, 1 << max(0, desc.m - 1).bit_length())
 
 
-def _price(m: Model) -> float:
+def price(m: Model) -> float:
     """Instructions of a pair, more where registers leave room for few warps."""
     return m.pair * max(1.0, m.registers / PREFERRED) ** 2

@@ -18,9 +18,9 @@ import numpy as np
 from jax.extend.core import Literal
 
 from ..description import Description, PairFunction
-from ..long_features import CONTRACTIONS, SAME_ORDER, Split, apply, is_long, needed, size, split, variables
+from ..long_features import CONTRACTIONS, Split, apply, is_long, needed, passes_on, size, split, variables
 from ..reduction import TracedReduction, config_key, trace
-from ..scalarize import IDENTITY, Tiles, run_equation, tiles
+from ..scalarize import Tiles, run_equation, tiles
 from .body import ARITHMETIC, computing
 from .expression import PAIR, READS, Node, Program, Recorder
 
@@ -150,12 +150,6 @@ def _computed(
 def is_contraction(eqn: Any) -> bool:
     """Whether an equation, which reads i and j, contracts long features to a number."""
     return eqn.primitive.name in CONTRACTIONS and is_long(eqn.invars[0])
-
-
-def passes_on(eqn: Any) -> bool:
-    """Whether a long equation only passes its operand on, feature by feature."""
-    name = eqn.primitive.name
-    return name in SAME_ORDER or name in IDENTITY or name == "broadcast_in_dim"
 
 
 class FeatureLoop:

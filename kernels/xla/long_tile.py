@@ -16,8 +16,8 @@ import numpy as np
 from jax import lax
 from jax.extend.core import Literal
 
-from ..long_features import CONTRACTIONS, SAME_ORDER, Node, Split, apply, is_long, size
-from ..scalarize import IDENTITY, Arithmetic, Tiles, broadcast_tile, run_equation, tiles
+from ..long_features import CONTRACTIONS, Node, Split, apply, is_long, passes_on, size
+from ..scalarize import Arithmetic, Tiles, broadcast_tile, run_equation, tiles
 from .fusion import apart
 
 
@@ -51,7 +51,6 @@ class Tile:
 
     def _run(self, eqn: Any) -> None:
         reads = self.parts.reads[eqn.outvars[0]]
-        name = eqn.primitive.name
         if len(reads) < 2:
             mapped = [self._reads(v) for v in eqn.invars]
             fn = functools.partial(apply, eqn)
@@ -66,8 +65,7 @@ class Tile:
             self.env.update(zip(eqn.outvars, results, strict=True))
         elif is_long(out):
             operands = [self._node(v) for v in eqn.invars]
-            through = name in SAME_ORDER or name in IDENTITY or name == "broadcast_in_dim"
-            self.env[out] = operands[0] if through else Node(eqn, operands)
+            self.env[out] = operands[0] if passes_on(eqn) else Node(eqn, operands)
         else:
             self.env[out] = tiles(out.aval.shape, [self._contracted(eqn)])
 

@@ -158,5 +158,6 @@ def test_what_cannot_be_walked_through_says_why() -> None:
     (found,) = explain(lambda x: (Vi(x) - Vj(x)).cos().max(axis=1), x, platform="cuda")
     assert found.plan.kernel == "xla"
     assert dict(found.plan.refused)["pallas-triton"] == (
-        "200 accumulators are more than the 128 that one program holds in registers"
+        "200 accumulators are more than the 128 that one program holds in registers, and they are no matrix product: "
+        "results with long features are not plain sums"
     )

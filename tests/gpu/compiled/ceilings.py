@@ -6,7 +6,7 @@ from __future__ import annotations
 # A case that is not named spills nothing.
 SPILLED: dict[str, int] = {}
 
-# Machine instructions of each pair (and feature, where these are long) in the inner loop, on either chip.
+# Machine instructions of each pair (and feature or column, where these are long) in the inner loop, on either chip.
 CEILINGS = {
     "Gaussian sum, D = 3": 9.75,
     "Gaussian sum, D = 10": 25.75,
@@ -18,4 +18,7 @@ CEILINGS = {
     "argKmin(10) of sqdist, D = 3": 9.15,
     "Kmin(32) of sqdist, D = 3": 15.35,
     "Gaussian sum, D = 1000, for each feature": 2.45,
+    "Gaussian sum, D = 3, 64 columns, for each column": 0.75,
+    "Gaussian sum, D = 3, 300 columns, for each column": 0.8,
+    "attention, D = 64, 64 columns, for each column": 1.97,
 }

@@ -191,6 +191,14 @@ def _cvt(op: Operation, a: Array) -> Array:
     return rounding.saturated(out) if op.pick("sat") else out
 
 
+@define("b32 = f32", "cvt.rna.tf32.f32")
+def _tf32(op: Operation, a: Array) -> Array:
+    """To ten bits after the point, ties away from zero."""
+    bits = np.ascontiguousarray(a).view(np.uint32)
+    rounded = (bits + np.uint32(1 << 12)) & np.uint32(0xFFFFE000)
+    return np.where(np.isfinite(a), rounded, bits & np.uint32(0xFFFFE000) | np.isnan(a) * np.uint32(1 << 22))
+
+
 @define("b32 = f32 f32", "cvt.rn.{f16x2,bf16x2}.f32")
 def _packed(op: Operation, high: Array, low: Array) -> Array:
     kind = "f16" if op.pick("f16x2") else "bf16"

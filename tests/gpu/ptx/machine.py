@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from . import arithmetic, floats, warp
+from . import arithmetic, floats, tensor, warp
 from .frame import Frame, Mask, unsigned
 from .memory import GlobalMemory, Lanes, LocalMemory, SharedMemory
 from .parser import WIDTH, Function, Group, Immediate, Instruction, Module, Operand, PtxError, Register, Symbol, parse
@@ -275,6 +275,8 @@ class Machine:
             return warp.reduce(frame, instruction)
         if opcode.startswith(("ldmatrix", "stmatrix")):
             return warp.matrix(frame, instruction)
+        if opcode.startswith("mma."):
+            return tensor.product(frame, instruction)
         if opcode == "bar.warp.sync":
             return self._warp_barrier(frame, operands)
         if opcode in ("call", "call.uni"):

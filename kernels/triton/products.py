@@ -1,0 +1,397 @@
+"""The GPU kernel of results with long features: `sum_j w_ij v_j` by matrix products (see `weighted_sums`).
+
+One program owns BM rows and a block of C columns of the result, and walks through j in blocks of BN.  A block of
+weights is a (BM, BN) tile in registers, computed as any other formula is (`stages`, `expression`); the rows of j that
+it multiplies are a (BN, C) tile, and their product is added to a (BM, C) accumulator.  So a weight is computed once for
+all columns of a block, and each number of j that is loaded serves all rows of a program.
+
+Sums of exponentials keep the running maximum of each row; where a block raises it, what was summed before is rescaled
+(Milakov and Gimelshein, "Online normalizer calculation for softmax", 2018; Dao et al., "FlashAttention", 2022).
+
+Products are those of the dtype that the formula is computed in: of float32 by fused multiply-adds, or where `precision`
+is "fast" by three products of TF32 (Ootomo and Yokota, "Recovering single precision accuracy from Tensor Cores while
+surpassing the FP32 theoretical peak performance", 2022); of float64 by the double-precision tensor cores.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
+
+from ..description import Description
+from ..long_features import as_jaxpr, needed, size
+from ..reduction import ShiftedSum, config_key, tree_merge
+from ..scalarize import broadcast_tile, evaluate, tiles
+from ..weighted_sums import InnerProduct, Term, WeightedSums, weighted_sums
+from .body import computing, in_groups
+from .expression import PAIR, READS, J, Program, Recorder
+from .instructions import emit
+from .launch import launch
+from .long import Reader, StagedKernel
+from .plan import TritonPlan
+from .stages import Stages, traced_of
+
+# What a program keeps: the running maximum of sums of exponentials (BM, 1), sums of short results (BM, BN), and of each
+# term (BM, C).
+State = tuple[Any, list[Any], list[Any]]
+
+HELD = 64  # short numbers and results of a pair
+FEATURES = 32  # of an inner product at once
+LEAST = 16  # rows, columns and numbers of j that a matrix product of Triton takes at least
+
+
+def sums_of(desc: Description) -> WeightedSums | str:
+    """The pair function told apart, or why this kernel cannot run it."""
+    if desc.ranges is not None:
+        return "ranges are walked through with all features at hand"
+    if isinstance(sums := weighted_sums(desc), str):
+        return sums
+    if desc.over == "ij":
+        return "results with long features are summed over both axes"
+    if not isinstance(desc.reduction, ShiftedSum):
+        for a, v in zip(traced_of(desc).acc_avals, desc.pair.out_avals, strict=True):
+            if computing(a.dtype) != computing(v.dtype):
+                return f"{v.dtype} values are accumulated in {a.dtype}"
+    stages = stages_of(desc, sums)
+    held = sum(size(v) for v in stages.inputs) + sum(size(v) for v in sums.short.rest.jaxpr.outvars)
+    if held > HELD:
+        return f"{held} short numbers beside those with long features are more than the {HELD} that one program holds"
+    return sums
+
+
+class Values:
+    """Short results and weights of a tile: `score` first, where there is one, then everything else.
+
+    inputs: variables of the short part, `numbers` of which are read; the maximum is one of them.
+    """
+
+    def __init__(self, desc: Description, sums: WeightedSums, stages: Stages, assembly: bool):
+        self.shifted = isinstance(desc.reduction, ShiftedSum)
+        self.stages, self.shorts = stages, len(sums.shorts)
+        rest = sums.short.rest
+        self.maximum = stages.inputs.index(maximum_of(sums)) if self.shifted else None
+        score = rest.jaxpr.outvars[: int(self.shifted)]
+        reads = [READS[stages.axis(v)] for v in stages.inputs]
+        if self.maximum is not None:
+            reads[self.maximum] = J  # it changes from step to step, and belongs to a row: no number of the pair
+        approximate = desc.precision == "fast"
+        self.score = _Part(_cut(rest, score, []), reads, approximate, assembly)
+        self.rest = _Part(_cut(rest, rest.jaxpr.outvars[len(score) :], score), [*reads, *[PAIR] * len(score)],
+                          approximate, assembly)  # fmt: skip
+
+    def before(self, fixed: dict[Any, Any]) -> tuple[dict[int, Any], dict[int, Any]]:
+        """What is known of i and the parameters alone, for each of the two."""
+        given = [
+            None if "j" in self.stages.axis(v) or k == self.maximum else fixed[v]
+            for k, v in enumerate(self.stages.inputs)
+        ]
+        return self.score.before(given), self.rest.before(given)
+
+
+class _Part:
+    """Results of a short function as a program on tiles."""
+
+    def __init__(self, closed: ClosedJaxpr, reads: Sequence[int], approximate: bool, assembly: bool):
+        recorder = Recorder(computing, approximate)
+        self.inputs = [
+            [recorder.argument(computing(a.dtype), r) for _ in range(math.prod(a.shape))]
+            for a, r in zip(closed.in_avals, reads, strict=True)
+        ]
+        args = [tiles(a.shape, own) for a, own in zip(closed.in_avals, self.inputs, strict=True)]
+        outs = [recorder.plain(t) for a in evaluate(closed, args, recorder) for t in a.ravel()]
+        self.program = Program(outs, assembly)
+
+    def _values(self, given: Sequence[Any]) -> dict[int, Any]:
+        pairs = [(n, t) for own, x in zip(self.inputs, given, strict=False) if x is not None
+                 for n, t in zip(own, x.ravel(), strict=True)]  # fmt: skip
+        return {n.place: t for n, t in pairs}
+
+    def before(self, given: Sequence[Any]) -> dict[int, Any]:
+        return self.program.before(self._values(given))
+
+    def __call__(self, before: dict[int, Any], given: Sequence[Any], shape: tuple[int, int]) -> list[jax.Array]:
+        found = self.program.results(before | self._values(given))
+        return [jnp.asarray(broadcast_tile(t, shape)) for t in found]
+
+
+def _cut(closed: ClosedJaxpr, results: Sequence[Any], given: Sequence[Any]) -> ClosedJaxpr:
+    """(inputs, given) -> results, of a function that computes both."""
+    eqns, read = needed(closed.jaxpr.eqns, [v for v in results if v not in given], given)
+    constants = {v: c for v, c in zip(closed.jaxpr.constvars, closed.consts, strict=True) if v in read}
+    return as_jaxpr(eqns, constants, [*closed.jaxpr.invars, *given], results)
+
+
+def maximum_of(sums: WeightedSums) -> Any:
+    """The argument that is the maximum of a row."""
+    return sums.short.jaxpr.jaxpr.invars[sums.used.index(len(sums.roles) - 1)]
+
+
+@functools.lru_cache(maxsize=256)
+def _stages(sums: WeightedSums, shifted: bool, context: Any) -> Stages:
+    del context
+    stages = Stages(sums.short, sums.short_roles)
+    if shifted:
+        del stages.leaves[maximum_of(sums)]  # found on the way, never read
+    return stages
+
+
+def stages_of(desc: Description, sums: WeightedSums) -> Stages:
+    return _stages(sums, isinstance(desc.reduction, ShiftedSum), config_key())
+
+
+def width_of(sums: WeightedSums, term: Term) -> int:
+    """Columns of a term."""
+    return size(sums.whole.jaxpr.jaxpr.outvars[term.result])
+
+
+def kind_of(sums: WeightedSums, term: Term) -> Any:
+    """What a term is computed in."""
+    return computing(sums.whole.jaxpr.jaxpr.outvars[term.result].aval.dtype)
+
+
+def padded(features: int) -> int:
+    """Features of an inner product, with zeros."""
+    power = max(LEAST, 1 << (features - 1).bit_length())
+    return power if power <= FEATURES else -(-features // FEATURES) * FEATURES
+
+
+def _multiplied(rows: Sequence[jax.Array]) -> jax.Array:
+    """The product of rows; one alone stays what it is."""
+    return rows[0] if len(rows) == 1 else functools.reduce(jnp.multiply, [x.astype(computing(x.dtype)) for x in rows])
+
+
+def _product(a: jax.Array, b: jax.Array, axis: int, tensor: bool) -> jax.Array:
+    """A matrix product that contracts an axis of b: in full precision, or of float32 in tensor cores.
+
+    There a number is the sum of two of TF32, which has 11 bits, and what is left over of it, below 2^-22; of the four
+    products the one of the two small parts, which is as small, is left out.
+    """
+    dimensions = (((1,), (axis,)), ((), ()))
+    three = lax.DotAlgorithmPreset.TF32_TF32_F32_X3
+    precision: Any = three if tensor and a.dtype == jnp.float32 else lax.Precision.HIGHEST
+    return lax.dot_general(a, b, dimensions, precision=precision, preferred_element_type=a.dtype)
+
+
+class ProductKernel(StagedKernel):
+    """One problem: leaves and rows of j as the kernel reads them, the kernel, and what it wrote, merged."""
+
+    def __init__(self, desc: Description, plan: TritonPlan):
+        sums = sums_of(desc)
+        assert isinstance(sums, WeightedSums)  # the planner chooses this kernel for nothing else
+        super().__init__(desc, plan, stages_of(desc, sums))
+        self.sums, self.shifted = sums, isinstance(desc.reduction, ShiftedSum)
+        self.widths = [width_of(sums, t) for t in sums.terms]
+        self.blocks = -(-max(self.widths) // plan.columns)
+        self.values = Values(desc, sums, self.stages, plan.assembly)
+        short = [a for k, a in enumerate(self._sum_avals()) if k not in {t.result - self.shifted for t in sums.terms}]
+        self.shorts = [a for a in short for _ in range(math.prod(a.shape))]
+
+    def _sum_avals(self) -> list[Any]:
+        """Of everything that is summed, in order."""
+        reduction = self.desc.reduction
+        if not isinstance(reduction, ShiftedSum):
+            return self.traced.acc_avals
+        results = self.sums.whole.jaxpr.jaxpr.outvars[1:]
+        return [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in results]
+
+    def __call__(self, args: Sequence[jax.Array]) -> Sequence[jax.Array]:
+        desc, plan, sums = self.desc, self.plan, self.sums
+        given: list[Any] = [args[k] if k < len(args) else None for k in sums.used]  # no maximum yet
+        arrays = [*self.arrays(given), *(self._matrix(t, args) for t in sums.terms)]
+        for inner in sums.inner:
+            arrays += [self._features(inner, args, role) for role in "ij"]
+        held = self.splits * desc.m
+        kinds = [computing(a.dtype) for a in self.shorts]
+        out_shape = [jax.ShapeDtypeStruct((held,), self._score_kind())] if self.shifted else []
+        out_shape += [jax.ShapeDtypeStruct((held,), kind) for kind in kinds]
+        out_shape += [
+            jax.ShapeDtypeStruct((held * width,), kind_of(sums, t))
+            for t, width in zip(sums.terms, self.widths, strict=True)
+        ]
+        outs = launch(self._kernel, plan, arrays, out_shape, (self.programs, self.splits, self.blocks))
+        outs = [o.reshape(self.splits, desc.m, -1) for o in outs]
+        maximum = outs.pop(0) if self.shifted else None
+        return self._merged(self._accumulators(maximum, outs, args))
+
+    def _merged(self, acc: list[jax.Array]) -> list[jax.Array]:
+        """The results, from accumulators (splits, rows, ...)."""
+        merge, finalize = jaxpr_as_fun(self.traced.merge), jaxpr_as_fun(self.traced.finalize)
+        pairwise = jax.vmap(jax.vmap(lambda a, b: list(merge(*a, *b))))
+        return list(jax.vmap(finalize)(*tree_merge(pairwise, acc)))
+
+    def _score_kind(self) -> Any:
+        return computing(self.sums.whole.jaxpr.jaxpr.outvars[0].aval.dtype)
+
+    def _matrix(self, term: Term, args: Sequence[jax.Array]) -> jax.Array:
+        """The rows of j of a term, one after the other, with zeros where a block of rows or columns is not full."""
+        rows = self.sums.rows(args, "j", term.of_j)
+        x = _multiplied([*rows, *self.sums.rows(args, "p", term.of_p)])
+        extra = self.steps * self.columns - self.desc.n, self.blocks * self.plan.columns - x.shape[1]
+        return jnp.pad(x, [(0, k) for k in extra]).reshape(-1)
+
+    def _features(self, inner: InnerProduct, args: Sequence[jax.Array], role: str) -> jax.Array:
+        """One side of an inner product, row after row, with zeros where features or rows do not fill a tile."""
+        rows = self.sums.rows(args, role, inner.of_i if role == "i" else inner.of_j)
+        rows += self.sums.rows(args, "p", inner.of_p) if role == "j" else []
+        x = _multiplied(rows)
+        most = self.programs * self.plan.block_i if role == "i" else self.steps * self.columns
+        extra = most - x.shape[0], padded(x.shape[1]) - x.shape[1]
+        return jnp.pad(x, [(0, k) for k in extra]).reshape(-1)
+
+    def _accumulators(self, maximum: Any, outs: list[jax.Array], args: Sequence[jax.Array]) -> list[jax.Array]:
+        """The accumulators of the reduction, (splits, rows, ...), from what programs wrote."""
+        terms = outs[len(self.shorts) :]
+        totals: dict[int, Any] = {}
+        for term, total in zip(self.sums.terms, terms, strict=True):
+            for x in self.sums.rows(args, "i", term.of_i):
+                total = total * x
+            total = -total if term.minus else total
+            totals[term.result] = totals[term.result] + total if term.result in totals else total
+        found, first = [], 0
+        for k, a in enumerate(self._sum_avals(), int(self.shifted)):
+            if k not in totals:
+                count = math.prod(a.shape)
+                empty = jnp.zeros((self.splits, self.desc.m, 0))
+                totals[k] = jnp.concatenate([*outs[first : first + count]] or [empty], -1)
+                first += count
+            found.append(totals[k].reshape(self.splits, self.desc.m, *a.shape).astype(a.dtype))
+        if not self.shifted:
+            return found
+        reduction: Any = self.desc.reduction
+
+        def assemble(m: Any, totals: Any) -> list[Any]:
+            leaves = jax.tree.leaves(reduction.assemble(m, totals))
+            return [jnp.asarray(x, a.dtype) for x, a in zip(leaves, self.traced.acc_avals, strict=True)]
+
+        score = self.sums.whole.jaxpr.jaxpr.outvars[0].aval
+        maximum = maximum.reshape(self.splits, self.desc.m, *score.shape).astype(score.dtype)
+        return jax.vmap(jax.vmap(assemble))(maximum, found)
+
+    # In the kernel.
+
+    def neutral(self) -> State:
+        plan = self.plan
+        shorts = [jnp.zeros((plan.block_i, plan.block_j), computing(a.dtype)) for a in self.shorts]
+        wide = [jnp.zeros((plan.block_i, plan.columns), kind_of(self.sums, t)) for t in self.sums.terms]
+        maximum = jnp.full((plan.block_i, 1), -jnp.inf, self._score_kind()) if self.shifted else ()
+        return maximum, shorts, wide
+
+    def merge(self, a: State, b: State) -> State:
+        maximum = ()
+        if self.shifted:
+            maximum = jnp.maximum(a[0], b[0])
+            a, b = self._rescaled(a, maximum), self._rescaled(b, maximum)
+        (_, shorts, wide), (_, more_shorts, more_wide) = a, b
+        return maximum, list(map(jnp.add, shorts, more_shorts)), list(map(jnp.add, wide, more_wide))
+
+    def _rescaled(self, state: State, maximum: Any) -> State:
+        """The same sums for a maximum that is no smaller: terms are exp(score - maximum), or exp(score) where the
+        maximum is infinite (`ShiftedSum`)."""
+        shift = jnp.where(jnp.abs(maximum) < jnp.inf, maximum, jnp.zeros_like(maximum))
+        exponent = state[0] - shift
+        if self.desc.precision == "fast" and exponent.dtype == jnp.float32:
+            factor = emit("exp2", (exponent * math.log2(math.e),), self.plan.assembly)
+        else:
+            factor = jnp.exp(exponent)
+        scaled = [[x * jnp.broadcast_to(factor, x.shape).astype(x.dtype) for x in own] for own in state[1:]]
+        return maximum, scaled[0], scaled[1]
+
+    def _kernel(self, *refs: Any) -> None:
+        from jax.experimental import pallas as pl
+        from jax.experimental.pallas import triton as plt
+
+        desc, plan = self.desc, self.plan
+        leaves, terms, sides = len(self.read), len(self.sums.terms), 2 * len(self.sums.inner)
+        matrices, features = refs[leaves : leaves + terms], refs[leaves + terms : leaves + terms + sides]
+        outs = list(refs[leaves + terms + sides :])
+        reader = Reader(self, refs[:leaves])
+        before = self.values.before(reader.fixed)
+        block = pl.program_id(2)
+        down = lax.broadcasted_iota(jnp.int32, (plan.block_j, 1), 0)
+        column = block * plan.columns + lax.broadcasted_iota(jnp.int32, (1, plan.columns), 1)
+
+        def load(k: int, at: Any) -> Any:
+            x = plt.load(matrices[k].at[(at * plan.block_j + down) * (self.blocks * plan.columns) + column])
+            return x.astype(kind_of(self.sums, self.sums.terms[k]))
+
+        def walk(first: Any, count: Any, state: State) -> State:
+            def step(k: Any, state: State) -> State:
+                at = first + count - 1 - k
+                found = [
+                    self._inner(x, of_i, of_j, at, reader)
+                    for x, of_i, of_j in zip(self.sums.inner, features[0::2], features[1::2], strict=True)
+                ]
+                return self._step(reader, before, load, found, at, state)
+
+            return lax.fori_loop(0, count, step, state)
+
+        start, count, per = self.share()
+        maximum, shorts, wide = in_groups(walk, start, count, per, plan.group, self.neutral, self.merge, self.neutral())
+        i = pl.program_id(0) * plan.block_i + reader.row
+        at = pl.program_id(1) * desc.m + i
+        first = (i < desc.m) & (block == 0)  # every block of columns found the same
+        narrow = [maximum] if self.shifted else []
+        narrow += [jnp.sum(x, 1, keepdims=True) for x in shorts]
+        for value in narrow:
+            plt.store(outs.pop(0).at[at], value, mask=first)
+        for value, width in zip(wide, self.widths, strict=True):
+            plt.store(outs.pop(0).at[at * width + column], value, mask=(i < desc.m) & (column < width))
+
+    def _inner(self, inner: InnerProduct, of_i: Any, of_j: Any, at: Any, reader: Reader) -> jax.Array:
+        """An inner product for a block of j, some features at a time."""
+        from jax.experimental.pallas import triton as plt
+
+        plan = self.plan
+        kind, length = computing(inner.dtype), padded(size(inner.of_i[0]))
+        step = min(length, FEATURES)
+        across = lax.broadcasted_iota(jnp.int32, (1, step), 1)
+
+        def side(ref: Any, first: Any, rows: int, k: Any) -> Any:
+            down = first + lax.broadcasted_iota(jnp.int32, (rows, 1), 0)
+            return plt.load(ref.at[down * length + k * step + across]).astype(kind)
+
+        def body(k: Any, total: Any) -> Any:
+            a = side(of_i, reader.program * plan.block_i, plan.block_i, k)
+            b = side(of_j, at * plan.block_j, plan.block_j, k)
+            return total + _product(a, b, 1, plan.tensor)
+
+        total = jnp.zeros((plan.block_i, plan.block_j), kind)
+        return body(0, total) if length == step else lax.fori_loop(0, length // step, body, total)
+
+    def _step(self, reader: Reader, before: Any, load: Any, inner: Sequence[jax.Array], at: Any, state: State) -> State:
+        """Take in one block of j, of which inner products are known."""
+        desc, plan, values, stages = self.desc, self.plan, self.values, self.stages
+        shape = (plan.block_i, plan.block_j)
+        numbers = reader.numbers(at)
+        arguments = self.sums.short.jaxpr.jaxpr.invars[len(self.sums.used) :]
+        numbers.known |= {(v, 0): tiles(v.aval.shape, [x]) for v, x in zip(arguments, inner, strict=True)}
+        self.contract(numbers, functools.partial(reader.load, step=at), shape)
+        inside = jnp.broadcast_to(at * plan.block_j + reader.lane < desc.n, shape)
+        given = [
+            numbers.value(v, 0) if "j" in stages.axis(v) and k != values.maximum else None
+            for k, v in enumerate(stages.inputs)
+        ]
+        if values.maximum is not None:
+            (score,) = values.score(before[0], given, shape)
+            score = lax.select(inside, score, jnp.full(shape, -jnp.inf, score.dtype))
+            maximum = jnp.maximum(state[0], jnp.max(score, 1, keepdims=True))
+            state = self._rescaled(state, maximum)
+            given[values.maximum] = tiles((1,), [maximum])
+            given.append(tiles((1,), [score]))
+        found = values.rest(before[1], given, shape)
+        found = [lax.select(inside, x, jnp.zeros_like(x)) for x in found]
+        maximum, shorts, wide = state
+        short, weights = found[: len(shorts)], found[len(shorts) :]
+        shorts = [x + y.astype(x.dtype) for x, y in zip(shorts, short, strict=True)]
+        new = []
+        for k, (acc, term) in enumerate(zip(wide, self.sums.terms, strict=True)):
+            product = _product(weights[term.weight].astype(acc.dtype), load(k, at), 0, plan.tensor)
+            new.append(acc + product)
+        return maximum, shorts, new

@@ -8,8 +8,7 @@ import math
 import jax
 
 from . import scalarize
-from .description import Description
-from .reduction import trace
+from .description import Description, traced_of
 
 
 @functools.lru_cache(maxsize=1024)
@@ -17,7 +16,7 @@ def operations(desc: Description) -> int | str:
     """Scalar operations on one pair, or why its features cannot be held as scalars."""
     try:
         total = scalarize.count(desc.pair.jaxpr)
-        values = trace(desc.reduction, tuple((v.shape, v.dtype) for v in desc.pair.out_avals), desc.index_dtype)
+        values = traced_of(desc)
         total += scalarize.count(values.fold(1))
         if scalarize.moves_by_index(desc.pair.jaxpr):
             jax.eval_shape(lambda: _dry_run(desc))  # finds indices that depend on the data

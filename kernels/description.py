@@ -18,7 +18,7 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
 from .ranges import RangeSizes, swapped
-from .reduction import Reduction
+from .reduction import Reduction, TracedReduction, trace
 
 Role = Literal["i", "j", "p"]
 
@@ -125,3 +125,8 @@ class Description:
         return tuple(
             jax.ShapeDtypeStruct((*lead, *a.shape), a.dtype) for a in self.reduction.out_avals(values, self.index_dtype)
         )
+
+
+def traced_of(desc: Description) -> TracedReduction:
+    """The reduction of a description, traced for the values of its pairs."""
+    return trace(desc.reduction, tuple((v.shape, v.dtype) for v in desc.pair.out_avals), desc.index_dtype)

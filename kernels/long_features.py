@@ -20,8 +20,8 @@ import numpy as np
 from jax import lax
 from jax.extend.core import ClosedJaxpr, Literal
 
-from .description import Description, PairFunction, trace_pair
-from .reduction import ShiftedSum, config_key, trace
+from .description import Description, PairFunction, trace_pair, traced_of
+from .reduction import ShiftedSum, config_key
 from .scalarize import ELEMENTWISE, IDENTITY, Unsupported, count, extreme, inner_jaxpr
 
 # Features beyond which they are walked through by a loop instead of being written out.
@@ -285,7 +285,7 @@ def parts_of(desc: Description) -> Split | str:
 
 def sums(desc: Description) -> bool:
     """Whether an accumulator is the sum of values of the same shapes."""
-    traced = trace(desc.reduction, tuple((v.shape, v.dtype) for v in desc.pair.out_avals), desc.index_dtype)
+    traced = traced_of(desc)
     return desc.reduction.adds and [a.shape for a in traced.acc_avals] == [v.shape for v in desc.pair.out_avals]
 
 

@@ -11,12 +11,11 @@ import math
 
 import numpy as np
 
-from ..description import Description
+from ..description import Description, traced_of
 from ..reduction import Selection
 from .body import Fold, computing
 from .groups import among_groups, minimum_of
 from .plan import STEP, Model, TritonPlan, chip, choose, model
-from .stages import traced_of
 
 # Bytes of group minima that are held at once.
 HELD = 1 << 26

@@ -19,8 +19,8 @@ import numpy as np
 
 from .. import scalarize
 from ..cost import operations
-from ..description import Description
-from ..reduction import TracedReduction, trace, tree_merge
+from ..description import Description, traced_of
+from ..reduction import TracedReduction, tree_merge
 from ..scalarize import evaluate, tiles
 from .complex import in_parts, run_in_parts
 from .text import DTYPES, Text, Value, refusal, type_of
@@ -36,10 +36,6 @@ class TritonIrPlan:
     block_i: int
     block_j: int
     warps: int = 4
-
-
-def _traced(desc: Description) -> TracedReduction:
-    return trace(desc.reduction, tuple((v.shape, v.dtype) for v in desc.pair.out_avals), desc.index_dtype)
 
 
 def supports(desc: Description, platform: str) -> str | None:
@@ -60,7 +56,7 @@ def supports(desc: Description, platform: str) -> str | None:
         return "an array of more than 2**31 elements is beyond the 32-bit offsets of its loads"
     try:
         desc = in_parts(desc)
-        traced = _traced(desc)
+        traced = traced_of(desc)
     except scalarize.Unsupported as error:
         return str(error)
     for closed in (desc.pair.jaxpr, traced.fold(1), traced.merge, traced.finalize):
@@ -77,7 +73,7 @@ def plan(desc: Description, platform: str) -> TritonIrPlan:
     """The largest tile whose accumulators take a quarter of the registers, 64 by 64 at most; 32 by 32 where complex
     numbers, which take many registers between, would spill."""
     own = in_parts(desc)
-    accs = _traced(own).acc_avals
+    accs = traced_of(own).acc_avals
     words = sum(math.prod(a.shape) * max(1, np.dtype(a.dtype).itemsize // 4) for a in accs)
     block_i = block_j = 64 if own is desc else 32
     while block_i * block_j * words > 64 * 64 * 2 and block_i > 16:
@@ -93,7 +89,7 @@ def lower(desc: Description, plan: TritonIrPlan) -> Callable[..., Sequence[jax.A
 
 def _call(desc: Description, plan: TritonIrPlan) -> Callable[[Sequence[jax.Array]], Sequence[jax.Array]]:
     """One call, on real arrays."""
-    traced, programs = _traced(desc), -(-desc.m // plan.block_i)
+    traced, programs = traced_of(desc), -(-desc.m // plan.block_i)
 
     def run(args: Sequence[jax.Array]) -> Sequence[jax.Array]:
         text, outputs = _Kernel(desc, plan, [x.shape[: len(desc.batch)] for x in args]).text()
@@ -136,7 +132,7 @@ class _Kernel:
     """One kernel as it is written; `batches`: the batch dims of each argument, those of the description or 1."""
 
     def __init__(self, desc: Description, plan: TritonIrPlan, batches: Sequence[tuple[int, ...]]):
-        self.desc, self.plan, self.batches, self.traced = desc, plan, batches, _traced(desc)
+        self.desc, self.plan, self.batches, self.traced = desc, plan, batches, traced_of(desc)
         self.write = Text()
         self.tile = (plan.block_i, plan.block_j)
         sizes = [math.prod(a.shape) for a in self.traced.acc_avals]

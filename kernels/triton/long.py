@@ -20,13 +20,13 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ..description import Description
+from ..description import Description, traced_of
 from ..long_features import Split, is_long, size
 from ..scalarize import Tiles, tiles
 from .body import Accumulators, Fold, computing, in_groups
 from .launch import launch
 from .plan import TritonPlan
-from .stages import FeatureLoop, Numbers, Stages, parts_of, rest_of, stages_of, steps_of, traced_of
+from .stages import FeatureLoop, Numbers, Stages, parts_of, rest_of, stages_of, steps_of
 
 
 class StagedKernel:

@@ -25,7 +25,7 @@ from jax import lax
 
 from .. import scalarize
 from ..cost import operations
-from ..description import Description
+from ..description import Description, traced_of
 from ..pairs import batched
 from ..weighted_sums import by_length
 from . import composites, long_plan, product_plan
@@ -36,7 +36,7 @@ from .long import LongKernel
 from .plan import TritonPlan, choose
 from .products import ProductKernel, sums_of
 from .products import stages_of as stages_of_products
-from .stages import parts_of, stages_of, traced_of
+from .stages import parts_of, stages_of
 
 name = "pallas-triton"
 

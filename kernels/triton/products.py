@@ -25,7 +25,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
-from ..description import Description
+from ..description import Description, traced_of
 from ..long_features import as_jaxpr, needed, size
 from ..reduction import ShiftedSum, config_key, tree_merge
 from ..scalarize import broadcast_tile, evaluate, tiles
@@ -36,7 +36,7 @@ from .instructions import emit
 from .launch import launch
 from .long import Reader, StagedKernel
 from .plan import TritonPlan
-from .stages import Stages, traced_of
+from .stages import Stages
 
 # What a program keeps: the running maximum of sums of exponentials (BM, 1), sums of short results (BM, BN), and of each
 # term (BM, C).

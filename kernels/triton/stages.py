@@ -19,7 +19,7 @@ from jax.extend.core import Literal
 
 from ..description import Description, PairFunction
 from ..long_features import CONTRACTIONS, Split, apply, is_long, needed, passes_on, size, split, variables
-from ..reduction import TracedReduction, config_key, trace
+from ..reduction import config_key
 from ..scalarize import Tiles, run_equation, tiles
 from .body import ARITHMETIC, computing
 from .expression import PAIR, READS, Node, Program, Recorder
@@ -35,11 +35,6 @@ def parts_of(desc: Description) -> Split | str:
     if any(parts.long_results):
         return "its results have long features"
     return parts
-
-
-def traced_of(desc: Description) -> TracedReduction:
-    # Accumulators come from values in the dtype that the kernel computes in.
-    return trace(desc.reduction, tuple((v.shape, v.dtype) for v in desc.pair.out_avals), desc.index_dtype)
 
 
 def rest_of(desc: Description, stages: Stages) -> Description:

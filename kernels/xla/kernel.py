@@ -18,9 +18,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ..description import Description
+from ..description import Description, traced_of
 from ..pairs import batched, by_rows, tiles_of_rows
-from ..reduction import trace
 from . import ranges
 from .block import Block
 from .groups import Groups
@@ -60,7 +59,7 @@ def lower(desc: Description, plan: XlaPlan) -> Callable[..., Sequence[jax.Array]
         return two_passes(desc, lambda one, args: lower(one, next(plans))(*args))
     if desc.ranges is not None:
         return ranges.lower(desc, plan)
-    traced = trace(desc.reduction, tuple((v.shape, v.dtype) for v in desc.pair.out_avals), desc.index_dtype)
+    traced = traced_of(desc)
     if isinstance(desc.m, int):
         plan = dataclasses.replace(plan, tile_i=min(plan.tile_i, desc.m))
     reduce_rows = SHAPES[plan.shape](desc, plan, traced)

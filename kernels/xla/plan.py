@@ -10,8 +10,8 @@ import numpy as np
 
 from .. import long_features, scalarize, tuning
 from ..cost import operations
-from ..description import Description
-from ..reduction import Selection, ShiftedSum, trace
+from ..description import Description, traced_of
+from ..reduction import Selection, ShiftedSum
 from . import elementary
 from .fusion import joinable
 from .passes import passes
@@ -177,7 +177,7 @@ def _unrolled(desc: Description, cost: int | str) -> str | None:
         return f"{cost} operations on one pair are too many to unroll"
     if desc.reduction.ignored(desc.pair.out_avals) is not None:
         return None
-    traced = trace(desc.reduction, tuple((v.shape, v.dtype) for v in desc.pair.out_avals), desc.index_dtype)
+    traced = traced_of(desc)
     try:
         scalarize.count(traced.block(2))
     except scalarize.Unsupported as error:
@@ -214,7 +214,7 @@ def _long(desc: Description, platform: str) -> XlaPlan | None:
 
 
 def _lanes(desc: Description, platform: str, large: bool) -> XlaPlan:
-    traced = trace(desc.reduction, tuple((v.shape, v.dtype) for v in desc.pair.out_avals), desc.index_dtype)
+    traced = traced_of(desc)
     # The CPU's compiler writes a loop for each result, where they are not joined; others fuse them.
     shared = shared_scalars(desc, pairs=platform == "cpu")
     results = sum(math.prod(a.shape) for a in traced.acc_avals)

@@ -15,10 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from ..description import Description
+from ..description import Description, traced_of
 from ..pairs import all_pairs, batched, nothing, pad_leading
 from ..ranges import between, parts, row_tiles, slice_starts
-from ..reduction import TracedReduction, trace, tree_merge
+from ..reduction import TracedReduction, tree_merge
 from ..scalarize import Tiles, tiles
 from .block import Block
 from .lanes import Flat, Lanes
@@ -116,7 +116,7 @@ SHAPES: dict[str, Any] = {"lanes": RangeLanes, "block": RangeBlock}
 
 def lower(desc: Description, plan: Any) -> Callable[..., Sequence[jax.Array]]:
     """A function of the arrays of `desc`, for the tiles of `plan` (see `plan.XlaPlan`)."""
-    traced = trace(desc.reduction, tuple((v.shape, v.dtype) for v in desc.pair.out_avals), desc.index_dtype)
+    traced = traced_of(desc)
     walk = SHAPES[plan.shape](desc, plan, traced)
 
     def problem(args: Sequence[jax.Array]) -> Sequence[jax.Array]:

@@ -126,7 +126,7 @@ def test_tables_in_constant_memory() -> None:
 @pytest.mark.parametrize(
     "body, message",
     [
-        ("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 %r6, %r6, %r6, %r6;", "unknown instruction mma.sync"),
+        ("wgmma.fence.sync.aligned;", "unknown instruction wgmma.fence"),
         ("ld.global.v3.b32 %r6, [%d0];", "unknown instruction ld.global.v3.b32"),
         ("atom.global.add.u32 %r6, [%d0], 1;", "unknown instruction atom.global.add.u32"),
         ("mov.u32 %r6, %clock;", "no register %clock"),

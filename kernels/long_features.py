@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.extend.core import ClosedJaxpr, Literal
@@ -148,6 +149,32 @@ def apply(eqn: Any, *operands: Any, dtype: Callable[[Any], Any] | None = None) -
     return list(out) if eqn.primitive.multiple_results else [out]
 
 
+def evaluated(
+    eqns: Sequence[Any], constants: dict[Any, Any], inputs: Sequence[Any], results: Sequence[Any],
+    dtype: Callable[[Any], Any],
+) -> Callable[..., list[jax.Array]]:  # fmt: skip
+    """Some equations as a function of `inputs`, computed in `dtype` of each dtype; an input that is itself a result
+    stays as it is."""
+
+    def wide(x: Any) -> jax.Array:
+        x = jnp.asarray(x)
+        return x.astype(dtype(x.dtype))
+
+    def run(*args: jax.Array) -> list[jax.Array]:
+        env = {v: wide(x) for v, x in [*constants.items(), *zip(inputs, args, strict=True)]}
+
+        def read(v: Any) -> jax.Array:
+            aval: Any = v.aval
+            return wide(np.asarray(v.val, aval.dtype)) if isinstance(v, Literal) else env[v]
+
+        for eqn in eqns:
+            env.update(zip(eqn.outvars, apply(eqn, *map(read, eqn.invars), dtype=dtype), strict=True))
+        given = dict(zip(inputs, args, strict=True))
+        return [given[v] if v in given else env[v] for v in results]
+
+    return run
+
+
 def variables(items: Sequence[Any]) -> Iterator[Any]:
     return (v for v in items if not isinstance(v, Literal))
 
@@ -276,6 +303,8 @@ def parts_of(desc: Description) -> Split | str:
     if isinstance(parts, str):
         return parts
     if isinstance(desc.reduction, ShiftedSum):
+        if parts.long_results[0]:
+            return "exponentiated scores have long features"
         if not desc.reduction.sums().adds:
             return "sums of exponentials are compensated"
     elif any(parts.long_results) and not sums(desc):

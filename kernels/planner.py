@@ -40,8 +40,15 @@ class Plan:
         return nothing(desc) if empty else KERNELS[self.kernel].lower(desc, self.tiles)
 
 
+def _with_pairs(desc: Description) -> Description:
+    """The same, sizes of 0 taken as 1: nothing runs where there are no pairs, but there is a plan for it."""
+    some = lambda size: size if not isinstance(size, int) else max(size, 1)  # noqa: E731
+    return desc.replace(m=some(desc.m), n=some(desc.n), batch=tuple(map(some, desc.batch)))
+
+
 def plan(desc: Description, platform: str) -> Plan:
     """Choose a kernel for a platform ("cpu", "cuda", "rocm", "tpu"), or refuse with the reason."""
+    desc = _with_pairs(desc)
     cost = operations(desc)
     number = cost if isinstance(cost, int) else None
     refused: list[tuple[str, str]] = []

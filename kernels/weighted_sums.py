@@ -11,14 +11,14 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.extend.core import Literal, jaxpr_as_fun
+from jax.extend.core import Literal
 
 from .description import Description, PairFunction, trace_pair
 from .long_features import (
@@ -26,8 +26,8 @@ from .long_features import (
     Node,
     Split,
     apply,
-    as_jaxpr,
     computed,
+    evaluated,
     is_long,
     needed,
     parts_of,
@@ -80,15 +80,20 @@ class WeightedSums:
     def short_roles(self) -> tuple[str, ...]:
         return (*(self.roles[k] for k in self.used), *["ij"] * len(self.inner))
 
-    def rows(self, args: Sequence[jax.Array], role: str, wanted: Sequence[Any]) -> list[jax.Array]:
-        """Variables that read arguments of one role, and parameters: (rows, features), or (features,) of "p"."""
+    def rows(
+        self, args: Sequence[jax.Array], role: str, wanted: Sequence[Any], dtype: Callable[[Any], Any]
+    ) -> list[jax.Array]:
+        """Variables that read arguments of one role, and parameters: (rows, features), or (features,) of "p".
+
+        What is computed is so in `dtype` of each dtype: float16 in float32.
+        """
         if not wanted:
             return []
         jaxpr = self.whole.jaxpr.jaxpr
         constants = dict(zip(jaxpr.constvars, self.whole.jaxpr.consts, strict=True))
         eqns, read = needed(jaxpr.eqns, wanted, given={})
         places = [k for k, v in enumerate(jaxpr.invars) if v in read]
-        fn = jaxpr_as_fun(as_jaxpr(eqns, constants, [jaxpr.invars[k] for k in places], wanted))
+        fn = evaluated(eqns, constants, [jaxpr.invars[k] for k in places], wanted, dtype)
         if role != "p":
             fn = jax.vmap(fn, [0 if self.roles[k] == role else None for k in places])
         found = fn(*(args[k] for k in places))

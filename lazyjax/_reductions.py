@@ -401,7 +401,7 @@ class KSmallest(Selection):
 
     def best_groups(self, values: jax.Array, k: int) -> jax.Array:
         values = self._turned(values.astype(jnp.int32) if values.dtype == bool else values)
-        return lax.top_k(_negate(values), k)[1]
+        return lax.top_k(_descending(values), k)[1]
 
     def holds(self, acc: Any, count: int) -> jax.Array:
         return jnp.all(acc[1][:count] >= 0)
@@ -458,7 +458,7 @@ class KSmallest(Selection):
             padding = [(0, 0)] * (v.ndim - 1) + [(0, self.k - v.shape[-1])]
             v, indices = jnp.pad(v, padding), jnp.pad(indices, padding)
             nothing = jnp.pad(nothing, padding, constant_values=True)
-        position = lax.top_k(_negate(_ordered(v, nothing)), self.k)[1]
+        position = lax.top_k(_descending(_ordered(v, nothing)), self.k)[1]
         taken = [jnp.take_along_axis(x, position, axis=-1) for x in (v, nothing, indices)]
         best = jnp.where(taken[1], self._worst(v), taken[0])
         where = jnp.where(taken[1], jnp.asarray(-1, indices.dtype), taken[2])
@@ -501,6 +501,12 @@ def _ordered(v: jax.Array, nothing: jax.Array) -> jax.Array:
 def _negate(v: jax.Array) -> jax.Array:
     """An order-reversing map: ~x has no overflow for integers."""
     return ~v if jnp.issubdtype(v.dtype, jnp.integer) or v.dtype == bool else -v
+
+
+def _descending(v: jax.Array) -> jax.Array:
+    """The keys by which top_k finds the smallest: it takes 0 before -0, which are equal here."""
+    keys = _negate(v)
+    return jnp.where(keys == 0, jnp.zeros_like(keys), keys) if jnp.issubdtype(v.dtype, jnp.floating) else keys
 
 
 def _pad_last(x: jax.Array, size: int, value: Any) -> jax.Array:

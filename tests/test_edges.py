@@ -165,6 +165,10 @@ def test_signed_zeros_tie():
     np.testing.assert_array_equal(K.argmin(axis=1), [[1]])
     np.testing.assert_array_equal(K.argKmin(3, axis=1), [[1, 2, 0]])
     np.testing.assert_array_equal((-K).argmax(axis=1), [[1]])
+    K = Vi(np.ones((2, 1))) * Vj(np.asarray([[1.0], [0.0], [-0.0], [0.0]]))
+    for k in (1, 2, 3):
+        np.testing.assert_array_equal(K.argKmin(k, axis=1), np.tile([1, 2, 3][:k], (2, 1)))
+        np.testing.assert_array_equal((-K).argKmax(k, axis=1), np.tile([1, 2, 3][:k], (2, 1)))
 
 
 def test_more_neighbours_than_points():

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lazyjax import Pm, Vi, Vj, explain
-from lazyjax.kernels import Description
+from lazyjax import Pm, Sum, Vi, Vj, explain
+from lazyjax.kernels import Description, planner, trace_pair
 from lazyjax.kernels.xla import kernel as xla
 from lazyjax.kernels.xla import plan as planning
 
@@ -141,6 +141,29 @@ def test_as_planned_in_float32() -> None:
     for row in np.asarray(at):  # of equals the lowest index comes first
         place = {int(j): k for k, j in enumerate(row)}
         assert all(place.get(j - 100, 99) < k for j, k in place.items() if 200 <= j < 230)
+
+
+def test_vectors_that_are_exponentiated() -> None:
+    """One score for each long feature has no loop over features: another shape takes it."""
+    x, y = _clouds(300, 700, 40)
+    got = (Vi(x) - Vj(y)).logsumexp(axis=1)
+    d = x[:, None].astype("f8") - y
+    np.testing.assert_allclose(got, np.log(np.exp(d).sum(1)), rtol=2e-6, atol=2e-6)
+
+
+def test_a_result_that_is_a_number() -> None:
+    """Beside a long result; every pair adds it."""
+    m, n = 300, 700
+    x, y = _clouds(m, n, 40)
+    one = jax.ShapeDtypeStruct((40,), np.float32)
+    pair = trace_pair(lambda a, b: (jnp.dot(a, b) * b, jnp.float32(2.0)), [one, one])
+    desc = Description(pair, ("i", "j"), Sum(), m, n)
+    found = planner.plan(desc, "cpu")
+    assert found.tiles.shape == "long"
+    long, short = jax.jit(found.lower(desc))(x, y)
+    np.testing.assert_array_equal(short.ravel(), np.full(m, 2.0 * n))
+    want = (x.astype("f8") @ y.T) @ y
+    np.testing.assert_allclose(long, want, rtol=1e-5, atol=1e-5 * np.abs(want).max())
 
 
 def test_product_form_is_as_accurate_as_it_says() -> None:

@@ -21,10 +21,7 @@ from .test_operations import SMOOTH, TABLE, N, Row, dense_values, draws, grouped
 from .unoptimised import UNOPTIMISED
 
 # What Triton has no instruction for, and why. Everything else runs there.
-NOT_ON_TRITON = {
-    "real2complex": "complex", "imag2complex": "complex", "exp1j": "complex", "real": "complex", "imag": "complex",
-    "conj": "complex", "angle": "complex",
-}  # fmt: skip
+OF_COMPLEX = ("real2complex", "imag2complex", "exp1j", "real", "imag", "conj", "angle")
 
 
 def _sum(rows: list[Row], u: Any, v: Any) -> jax.Array:
@@ -70,16 +67,14 @@ def test_batched_over_each_operand() -> None:
 
 
 def test_in_the_gpu_kernel() -> None:
-    """What Triton lacks is refused with its name; the rest is right when interpreted, and lowers to one kernel."""
+    """Every operation has one; those of real numbers are right when interpreted, and lower to one kernel (of complex
+    numbers: `tests/gpu/test_complex.py`)."""
     args = draws()
     runs = []
     for row in TABLE:
         (found,) = explain(lambda u, v, row=row: _sum([row], u, v), *args, platform="cuda")
-        if row.op in NOT_ON_TRITON:
-            assert NOT_ON_TRITON[row.op] in dict(found.plan.refused)["pallas-triton"], row.op
-            assert found.plan.kernel == "xla"
-        else:
-            assert found.plan.kernel == "pallas-triton", (row.op, found.plan.refused)
+        assert found.plan.kernel == "pallas-triton", (row.op, found.plan.refused)
+        if row.op not in OF_COMPLEX:
             runs.append(row)
     groups = _groups(runs)
     kernel = RUNS["pallas-triton, interpreted"]

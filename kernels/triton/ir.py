@@ -57,6 +57,7 @@ def supports(desc: Description, platform: str) -> str | None:
     try:
         desc = in_parts(desc)
         traced = traced_of(desc)
+        traced.fold(1)
     except scalarize.Unsupported as error:
         return str(error)
     for closed in (desc.pair.jaxpr, traced.fold(1), traced.merge, traced.finalize):

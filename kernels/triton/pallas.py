@@ -73,6 +73,7 @@ def supports(desc: Description, platform: str) -> str | None:
     try:
         desc = in_parts(desc)
         traced = traced_of(desc)
+        traced.fold(1)
     except scalarize.Unsupported as error:
         return str(error)
     if not isinstance(sums := sums_of(desc), str):

@@ -71,8 +71,7 @@ def choose(desc: Description, sums: WeightedSums, platform: str) -> TritonPlan:
     best = max(found, key=lambda c: c.bound / (1 if c.tensor else max(1.0, c.model.registers / PREFERRED) ** 2))
     blocks = -(-max(width_of(sums, t) for t in sums.terms) // best.columns)
     programs = -(-desc.m // best.block_i) * blocks * math.prod(desc.batch)
-    threads = LANES * best.warps
-    wanted = 2 * target.multiprocessors * max(1, target.registers // (max(best.model.registers, 32) * threads))
+    wanted = target.programs(best.model.registers, best.warps)
     splits = 1
     if programs < wanted:
         splits = max(1, min(-(-wanted // programs), desc.n // (best.block_j * STEPS_OF_A_PART)))

@@ -231,15 +231,15 @@ class ProductKernel(StagedKernel):
 
     def _matrix(self, term: Term, args: Sequence[jax.Array]) -> jax.Array:
         """The rows of j of a term, one after the other, with zeros where a block of rows or columns is not full."""
-        rows = self.sums.rows(args, "j", term.of_j)
-        x = _multiplied([*rows, *self.sums.rows(args, "p", term.of_p)])
+        rows = self.sums.rows(args, "j", term.of_j, computing)
+        x = _multiplied([*rows, *self.sums.rows(args, "p", term.of_p, computing)])
         extra = self.steps * self.columns - self.desc.n, self.blocks * self.plan.columns - x.shape[1]
         return jnp.pad(x, [(0, k) for k in extra]).reshape(-1)
 
     def _features(self, inner: InnerProduct, args: Sequence[jax.Array], role: str) -> jax.Array:
         """One side of an inner product, row after row, with zeros where features or rows do not fill a tile."""
-        rows = self.sums.rows(args, role, inner.of_i if role == "i" else inner.of_j)
-        rows += self.sums.rows(args, "p", inner.of_p) if role == "j" else []
+        rows = self.sums.rows(args, role, inner.of_i if role == "i" else inner.of_j, computing)
+        rows += self.sums.rows(args, "p", inner.of_p, computing) if role == "j" else []
         x = _multiplied(rows)
         most = self.programs * self.plan.block_i if role == "i" else self.steps * self.columns
         extra = most - x.shape[0], padded(x.shape[1]) - x.shape[1]
@@ -250,7 +250,7 @@ class ProductKernel(StagedKernel):
         terms = outs[len(self.shorts) :]
         totals: dict[int, Any] = {}
         for term, total in zip(self.sums.terms, terms, strict=True):
-            for x in self.sums.rows(args, "i", term.of_i):
+            for x in self.sums.rows(args, "i", term.of_i, computing):
                 total = total * x
             total = -total if term.minus else total
             totals[term.result] = totals[term.result] + total if term.result in totals else total

@@ -18,7 +18,7 @@ import numpy as np
 from jax.extend.core import Literal
 
 from ..description import Description, PairFunction
-from ..long_features import CONTRACTIONS, Split, apply, is_long, needed, passes_on, size, split, variables
+from ..long_features import CONTRACTIONS, Split, evaluated, is_long, needed, passes_on, size, split, variables
 from ..reduction import config_key
 from ..scalarize import Tiles, run_equation, tiles
 from .body import ARITHMETIC, computing
@@ -110,36 +110,12 @@ class Stages:
             results = [v for v, r in self.leaves.items() if r == role]
             eqns, read = needed(jaxpr.eqns, results, given={})
             places = [k for k, v in enumerate(jaxpr.invars) if v in read]
-            fn = _computed(eqns, constants, [jaxpr.invars[k] for k in places], results)
+            fn = evaluated(eqns, constants, [jaxpr.invars[k] for k in places], results, computing)
             if role != "p" and results:
                 fn = jax.vmap(fn, [0 if self.roles[k] == role else None for k in places])
             for v, x in zip(results, fn(*(args[k] for k in places)), strict=True):
                 found[v] = x.reshape(*x.shape[: role != "p"], size(v))
         return found
-
-
-def _computed(
-    eqns: Sequence[Any], constants: dict[Any, Any], inputs: Sequence[Any], results: Sequence[Any]
-) -> Callable[..., list[jax.Array]]:
-    """Some equations as a function of `inputs`; an input that is itself a result stays as it is."""
-
-    def wide(x: Any) -> jax.Array:
-        x = jnp.asarray(x)
-        return x.astype(computing(x.dtype))
-
-    def run(*args: jax.Array) -> list[jax.Array]:
-        env = {v: wide(x) for v, x in [*constants.items(), *zip(inputs, args, strict=True)]}
-
-        def read(v: Any) -> jax.Array:
-            aval: Any = v.aval
-            return wide(np.asarray(v.val, aval.dtype)) if isinstance(v, Literal) else env[v]
-
-        for eqn in eqns:
-            env.update(zip(eqn.outvars, apply(eqn, *map(read, eqn.invars), dtype=computing), strict=True))
-        given = dict(zip(inputs, args, strict=True))
-        return [given[v] if v in given else env[v] for v in results]
-
-    return run
 
 
 def is_contraction(eqn: Any) -> bool:

@@ -205,7 +205,7 @@ class Tile:
 
     def holds(self, v: Any) -> bool:
         """Whether a short variable has been computed for every pair, as a factor of what `summed` took."""
-        node = self._leaves.get(v)
+        node = None if isinstance(v, Literal) else self._leaves.get(v)
         return node is not None and node.is_number and np.shape(node.value) == (self.length, self.lanes)
 
     def total(self, v: Any, dtype: Any) -> jax.Array:

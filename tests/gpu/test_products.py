@@ -199,3 +199,26 @@ def test_what_is_no_matrix_product_says_why() -> None:
     b = jax.ShapeDtypeStruct((1 << 24, 127), "float32")
     (found,) = explain(lambda x, b: gaussian(x, x) @ b, n, b, platform="cuda")
     assert "more than 2**31 elements, padded" in dict(found.plan.refused)["pallas-triton"]
+
+
+def test_rows_of_half_precision_are_computed_in_float32() -> None:
+    """8 added and taken away again costs a bfloat16 six bits."""
+    r = np.random.default_rng(2)
+    q, k, v = (jnp.asarray(r.normal(size=s), jnp.bfloat16) for s in ((17, 3), (45, 3), (45, 64)))
+    got = ((-Vi(q).sqdist(Vj(k))).exp() * ((Vj(v) * 0.7 + 8) - 8)).sum(axis=1, backend="pallas-triton")
+    a, b, c = (np.asarray(x, np.float64) for x in (q, k, v))
+    want = np.exp(-((a[:, None] - b) ** 2).sum(-1)) @ (0.7 * c)
+    assert np.abs(np.asarray(got, np.float64) - want).max() < 2**-8 * np.abs(want).max()
+
+
+@pytest.mark.parametrize("m, n, batch", [(0, 5, 3), (5, 0, 3), (5, 7, 0)])
+def test_nothing_to_do(m: int, n: int, batch: int) -> None:
+    """Empty axes and batches need no kernel."""
+    shapes = ((batch, m, 3), (batch, n, 3), (batch, n, 300))
+    args = [jax.ShapeDtypeStruct(s, np.float32) for s in shapes]
+
+    def run(x: Any, y: Any, b: Any) -> Any:
+        return gaussian(x, y) @ b, gaussian(x, y) @ b[:, :1], Vi(x).sqdist(Vj(y)).argKmin(10, axis=1)
+
+    text = lowered_for("cuda", jax.vmap(run), *args)
+    assert kernel_calls(text) == 0

@@ -1,1 +1,2 @@
-"""GPU kernels: two emitters, `pallas` and `ir`, and what one pair computes, rearranged to fewer instructions."""
+"""GPU kernels: two emitters, `pallas` and `ir`, beside the first the kernels of ranges, groups, long features and
+matrix products; in `arithmetic`, what one pair computes, rearranged to fewer instructions."""

@@ -14,8 +14,8 @@ from jax import lax
 from ..description import Description
 from ..reduction import Reduction, TracedReduction, tree_merge
 from ..scalarize import Arithmetic, Tiles, broadcast_tile, evaluate, tiles
-from . import composites
-from .expression import PAIR, READS, J, Program, Recorder
+from .arithmetic import composites
+from .arithmetic.expression import PAIR, READS, J, Program, Recorder
 from .merge import in_one_order, merge_along
 
 

@@ -22,7 +22,7 @@ from ..description import Description, PairFunction, trace_pair
 from ..long_features import apply
 from ..reduction import Reduction, TracedReduction, config_key, trace, tree_merge
 from ..scalarize import IDENTITY, STRUCTURAL, Unsupported, inner_jaxpr
-from . import complex_functions as functions
+from .arithmetic import complex_functions as functions
 
 # Functions that tell 0 from -0: with one of them in a formula, a real number keeps its imaginary part 0 in arithmetic.
 CUTS = frozenset(["atan", "atan2", "atanh", "log", "log1p", "pow"])

@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from ..description import Description
 from ..long_features import size
 from ..reduction import TracedReduction
+from .arithmetic.expression import J
 from .body import Fold
-from .expression import J
 from .plan import LANES, LIMIT, LOOP, OVERHEAD, STEP, Model, TritonPlan, chip, price, words
 from .stages import FeatureLoop, Stages, rest_of, words_of
 

@@ -6,7 +6,7 @@ the loop would shuffle values between threads for every pair.  Lanes of a warp s
 j is loaded once for all rows of a thread.  The loop holds no mask: what is left over of j comes first, masked.
 
 Pallas-Triton is deprecated in JAX; what knows of it: this file, `launch`, `ranges`, `groups`, `long`, `products`,
-`merge` and `instructions`.
+`merge` and `arithmetic.instructions`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ from ..cost import operations
 from ..description import Description, traced_of
 from ..pairs import batched
 from ..weighted_sums import by_length
-from . import composites, long_plan, product_plan
+from . import long_plan, product_plan
+from .arithmetic import composites
 from .body import Accumulators, Fold, computing, in_groups
 from .complex import in_parts, run_in_parts
 from .launch import launch

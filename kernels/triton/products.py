@@ -30,9 +30,9 @@ from ..long_features import as_jaxpr, needed, size
 from ..reduction import ShiftedSum, config_key, tree_merge
 from ..scalarize import broadcast_tile, evaluate, tiles
 from ..weighted_sums import InnerProduct, Term, WeightedSums, weighted_sums
+from .arithmetic.expression import PAIR, READS, J, Program, Recorder
+from .arithmetic.instructions import emit
 from .body import computing, in_groups
-from .expression import PAIR, READS, J, Program, Recorder
-from .instructions import emit
 from .launch import launch
 from .long import Reader, StagedKernel
 from .plan import TritonPlan

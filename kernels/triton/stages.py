@@ -21,8 +21,8 @@ from ..description import Description, PairFunction
 from ..long_features import CONTRACTIONS, Split, evaluated, is_long, needed, passes_on, size, split, variables
 from ..reduction import config_key
 from ..scalarize import Tiles, run_equation, tiles
+from .arithmetic.expression import PAIR, READS, Node, Program, Recorder
 from .body import ARITHMETIC, computing
-from .expression import PAIR, READS, Node, Program, Recorder
 
 
 def parts_of(desc: Description) -> Split | str:

@@ -17,7 +17,7 @@ from jax import lax
 
 from lazyjax import LazyTensor, Vi, Vj, explain, lift
 from lazyjax.kernels import Description, dense
-from lazyjax.kernels.triton import complex_functions as functions
+from lazyjax.kernels.triton.arithmetic import complex_functions as functions
 from lazyjax.kernels.triton.complex import evaluate, in_parts, run_in_parts
 
 from .. import test_complex

@@ -14,7 +14,7 @@ from jax import lax
 from scipy import special
 
 from lazyjax import Vi, Vj
-from lazyjax.kernels.triton import composites
+from lazyjax.kernels.triton.arithmetic import composites
 
 from ..kernels_of import on_pallas, run_on
 from ..unoptimised import UNOPTIMISED

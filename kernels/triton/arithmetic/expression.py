@@ -22,7 +22,7 @@ import jax
 import numpy as np
 from jax import lax
 
-from ..scalarize import Arithmetic, broadcast_tile
+from ...scalarize import Arithmetic, broadcast_tile
 from . import composites, instructions
 
 # What a node reads, as a mask: neither i nor j (constants and parameters) is 0.

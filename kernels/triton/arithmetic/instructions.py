@@ -17,7 +17,7 @@ import jax
 import numpy as np
 from jax import lax
 
-from ..scalarize import broadcast_tile
+from ...scalarize import broadcast_tile
 
 _LETTER = {np.dtype(np.float32): "f", np.dtype(np.float64): "d"}
 _TYPE = {"f": "f32", "d": "f64"}

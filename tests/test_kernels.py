@@ -60,12 +60,14 @@ def _dense(case: Case) -> dict[str, Any]:
 
 
 def _worth(case: Case, kernel: str) -> bool:
-    """Groups are lanes where nothing is selected, blocks are what small problems take in every other test, and the
-    second sizes of a shape show what they do on every other case."""
+    """Groups are lanes where nothing is selected, blocks are what small problems take in every other test, what is
+    interpreted is compiled and emulated for every case (`tests/gpu/compiled`), and the second sizes of a shape show what they do on every fourth case."""
     if kernel == "groups":
         return any(part in case.name for part in ("min", "max"))
+    if kernel == INTERPRETED:
+        return case in SAMPLE
     second = kernel in ("dense", "block", "lanes, j cut", "lanes, short i, few problems together", "block, whole")
-    return not second or CASES.index(case) % 2 == 0
+    return not second or CASES.index(case) % 4 == 0
 
 
 ROWS = [(case, kernel) for case in CASES for kernel in RUNS if FULL or _worth(case, kernel)]
@@ -87,7 +89,7 @@ def test_kernel(case: Case, kernel: str) -> None:
 SIZES = [(1, 300), (300, 1), (65, 129), (1, 1), (2, 3), (64, 64)]
 
 
-@pytest.mark.parametrize("m, n", SIZES if FULL else SIZES[:3])
+@pytest.mark.parametrize("m, n", SIZES if FULL else SIZES[:2])
 @pytest.mark.parametrize("kernel", RUNS)
 def test_sizes(kernel: str, m: int, n: int) -> None:
     """Sizes below, at and just above the tiles."""

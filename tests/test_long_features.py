@@ -146,8 +146,12 @@ def test_as_planned_in_float32() -> None:
 def test_vectors_that_are_exponentiated() -> None:
     """One score for each long feature has no loop over features: another shape takes it."""
     x, y = _clouds(300, 700, 40)
-    got = (Vi(x) - Vj(y)).logsumexp(axis=1)
-    d = x[:, None].astype("f8") - y
+    scores = lambda x, y: (Vi(x) - Vj(y)).logsumexp(axis=1)  # noqa: E731
+    (found,) = explain(scores, x, y)
+    assert found.plan.tiles.shape == "lanes"
+    assert jax.jit(scores).lower(x, y).out_info.shape == (300, 40)
+    got = scores(x[:20], y[:40])
+    d = x[:20, None].astype("f8") - y[:40]
     np.testing.assert_allclose(got, np.log(np.exp(d).sum(1)), rtol=2e-6, atol=2e-6)
 
 

@@ -1,6 +1,6 @@
 """lazyjax beside its peers on this machine: times, memory and errors in one run, and the bars that it has to clear.
 
-    python -m bench                                    # everything: some ten minutes on two cores
+    python -m bench                                    # everything: half an hour on two cores, mostly KeOps
     python -m bench --quick                            # small sizes: a first look
     python -m bench --only argmin logsumexp --contenders lazyjax KeOps dense
     python -m bench --output bench/results             # writes results.json and results.md there

@@ -61,7 +61,8 @@ def _dense(case: Case) -> dict[str, Any]:
 
 def _worth(case: Case, kernel: str) -> bool:
     """Groups are lanes where nothing is selected, blocks are what small problems take in every other test, what is
-    interpreted is compiled and emulated for every case (`tests/gpu/compiled`), and the second sizes of a shape show what they do on every fourth case."""
+    interpreted is compiled and emulated for every case (`tests/gpu/compiled`), and the second sizes of a shape show
+    what they do on every fourth case."""
     if kernel == "groups":
         return any(part in case.name for part in ("min", "max"))
     if kernel == INTERPRETED:

@@ -119,14 +119,21 @@ def test_one_loop_computes_what_results_share() -> None:
 @pytest.mark.parametrize("wide", [False, True])
 def test_matrix_products_of_many_columns(wide: bool) -> None:
     x, y, _, _ = arguments(M, N)
-    b = jnp.asarray(np.random.default_rng(0).normal(size=(N, 40 if wide else 7)))
-    program = lambda f: lambda x, y, b: (f(x, y, b), jax.grad(lambda b: jnp.sin(f(x, y, b)).sum())(b))  # noqa: E731
+    b = jnp.asarray(np.random.default_rng(0).normal(size=(N, 40 if wide else 9)))
+
+    def program(f: Any) -> Any:
+        batch = jax.vmap(f, (0, None, None))
+        slopes = jax.grad(lambda x, y, b: jnp.sin(f(x, y, b)).sum(), 2)
+        return lambda x, y, b: (f(x, y, b), slopes(x, y, b), batch(jnp.stack([x, 1 - x]), y, b))
+
     ours, dense = (
         lambda x, y, b: (-Vi(x).sqdist(Vj(y))).exp() @ b,
         lambda x, y, b: jnp.exp(-((x[:, None] - y) ** 2).sum(-1)) @ b,
     )
     large = [jax.ShapeDtypeStruct((5000, *a.shape[1:]), a.dtype) for a in (x, y, b)]
     assert wide or explain(ours, *large)[0].plan.tiles.shape == "products"
+    small = [jax.ShapeDtypeStruct((2000, *a.shape), a.dtype) for a in (x, y, b)]
+    assert wide or explain(jax.vmap(ours), *small)[0].plan.tiles.shape == "products"
     got = jax.jit(lambda *a: run_on(program(ours), RUNS["as planned for many pairs"], *a))(x, y, b)
     for a, want in zip(got, program(dense)(x, y, b), strict=True):
         np.testing.assert_allclose(a, want, rtol=1e-9, atol=1e-9)

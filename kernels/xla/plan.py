@@ -24,9 +24,10 @@ UNROLLED = 640
 # Scalar operations on one pair beyond which features are no longer unrolled.
 SCALARS = 512
 # Results that one loop computes together. Beyond it, its accumulators leave no registers: what they share is computed
-# first and kept. Matrix products, where they can take what is kept, are the faster of the two from COLUMNS results on.
+# first and kept. Matrix products, where they can take what is kept, are the faster of the two from COLUMNS results on;
+# in small problems, which keep nothing, from where joined loops end.
 JOINED = 8
-COLUMNS = 6
+COLUMNS = 8
 # Lanes that are held at once where i is short.
 FEW = 1 << 16
 # Pairs from which a longer program, with several loops, earns its compilation.
@@ -219,12 +220,13 @@ def _lanes(desc: Description, platform: str, large: bool) -> XlaPlan:
     shared = shared_scalars(desc, pairs=platform == "cpu")
     results = sum(math.prod(a.shape) for a in traced.acc_avals)
     one_dtype = len({np.dtype(a.dtype) for a in traced.acc_avals}) == 1
-    products = large and shared.linear and desc.reduction.adds and one_dtype and results >= COLUMNS
+    several = results >= COLUMNS if large else results > JOINED and LARGE <= _pairs(desc) < math.inf
+    products = several and shared.linear and desc.reduction.adds and one_dtype
     shape = "products" if products else "lanes"
     turning = platform == "cpu" and large and elementary.takes_angles(scalarize.primitives(desc.pair.jaxpr))
     joined = shape == "lanes" and not turning and bool(shared.kept.pairs) and results <= JOINED
     joined = joined and all(joinable(a.dtype) for a in traced.acc_avals)
-    if not (joined or large):
+    if not (joined or large or products):
         shared = shared_scalars(desc, pairs=False)
     own = [a for a, r in zip(desc.pair.in_avals, desc.roles, strict=True) if r == "i"]
     row_bytes = sum(math.prod(a.shape) * np.dtype(a.dtype).itemsize for a in [*own, *traced.acc_avals])
@@ -232,14 +234,15 @@ def _lanes(desc: Description, platform: str, large: bool) -> XlaPlan:
     # Many results make many loops: those of small problems are not worth compiling at length.
     body, program = UNROLLED // max(shared.largest, 1), (8 if large else 1) * UNROLLED // max(shared.total, 1)
     unroll = _power_of_two(UNROLLED // shared.once if joined else min(body, program), 1, 32)
-    lanes = _power_of_two(CACHE // max(row_bytes, 8), 512, 16384)
+    lanes = 2048 if products else _power_of_two(CACHE // max(row_bytes, 8), 512, 16384)
     tile = _balanced(m, lanes) if isinstance(m, int) else 4096
     together = max(1, lanes // tile)
     inside = min(together, math.prod(desc.batch)) if all(isinstance(b, int) for b in desc.batch) else 1
     segments = 1
     if shape == "products":
-        unroll = _power_of_two(CACHE // 8 // (tile * inside), 64, 1 << 14)
-        unroll = min(unroll, _power_of_two(n, 1, unroll)) if isinstance(n, int) else 64
+        # Vectors run along j.  Weights that are held at once take some 2 MB.
+        unroll = _power_of_two((1 << 19) // (tile * inside), 256, 1 << 14)
+        unroll = min(unroll, _power_of_two(n, 1, unroll)) if isinstance(n, int) else 256
     elif isinstance(n, int) and tile * inside < 1024 and n >= 4096:
         # Too few rows to fill the vectors and the cores: cut j.
         segments = _segments(n, FEW // (tile * inside), unroll)

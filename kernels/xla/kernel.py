@@ -1,11 +1,11 @@
 """Tiled loops that XLA compiles for any platform: memory stays linear, both axes are walked in tiles.
 
 Shapes of the same loop, in a file each.  `lanes`: one vector of i's per feature, a chunk of j's unrolled as scalars, so
-that XLA emits a single fused, vectorised and multi-threaded loop with no array of pairs.  `products`: lanes of weights,
-then a matrix product with numbers of j.  `groups`: the smallest, or the K smallest, which first looks only at the
-minimum of every group of j's.  `passes`: a maximum, then sums of exponentials, each in one of the other shapes.
-`long` and `long selection`: lanes of i where features are long, by loops over them and matrix products.  `block`: the
-pair function is mapped over an (i, j) tile, whatever it holds, and the tile is reduced at once.
+that XLA emits a single fused, vectorised and multi-threaded loop with no array of pairs.  `products`: the weights of a
+chunk, then a matrix product with numbers of j.  `groups`: the smallest, or the K smallest, which first looks only at
+the minimum of every group of j's.  `passes`: a maximum, then sums of exponentials, each in one of the other shapes.
+`long`, `long products`, `long selection`: lanes of i where features are long, by loops over them and matrix products.
+`block`: the pair function is mapped over an (i, j) tile, whatever it holds, and the tile is reduced at once.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from .block import Block
 from .groups import Groups
 from .lanes import Lanes
 from .long import Long
+from .long_products import LongProducts
 from .long_selection import LongSelection
 from .passes import two_passes
 from .plan import XlaPlan, choose
@@ -38,6 +39,7 @@ SHAPES = {
     "block": Block,
     "groups": Groups,
     "long": Long,
+    "long products": LongProducts,
     "long selection": LongSelection,
 }
 

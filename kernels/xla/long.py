@@ -16,7 +16,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -38,6 +38,8 @@ Acc = list[Any]
 
 class Long:
     """One tile of i against all j, a chunk of j at a time."""
+
+    leading: Literal["i", "j"] = "j"  # of the two axes of a chunk of pairs
 
     def __init__(self, desc: Description, plan: Any, traced: TracedReduction):
         self.desc, self.plan, self.traced, self.lanes = desc, plan, traced, plan.tile_i
@@ -75,14 +77,14 @@ class Long:
     def merge(self, a: Acc, b: Acc) -> Acc:
         if self.adds:
             return jax.tree.map(jnp.add, a, b)
-        return self._untiled(evaluate(self.one.merge, [*self._tiled(a), *self._tiled(b)], self.arithmetic))
+        operands = self._tiled([*a, *b], [*self.one.acc_avals] * 2)
+        return self._untiled(evaluate(self.one.merge, operands, self.arithmetic))
 
     # Long features are treated alike, so that one, a tile (features, lanes), stands for all of them in `one`.  Mapped
     # over lanes by vmap instead, they are transposed, and XLA transposes the matrix products that they come from.
 
-    def _tiled(self, acc: Acc) -> list[Tiles]:
-        shapes = [a.shape for a in self.one.acc_avals]
-        return [tiles(s, x if isinstance(x, list) else [x]) for s, x in zip(shapes, acc, strict=True)]
+    def _tiled(self, acc: Acc, avals: Sequence[Any]) -> list[Tiles]:
+        return [tiles(a.shape, x if isinstance(x, list) else [x]) for a, x in zip(avals, acc, strict=True)]
 
     def _untiled(self, leaves: Sequence[Tiles]) -> Acc:
         acc: Acc = []
@@ -137,7 +139,7 @@ class Long:
         if len(self.computed.roles) > own:  # a maximum that nothing kept reads: it is set before it is used
             (kind,) = self.computed.pair.in_avals[own:]
             args.append(jnp.zeros((*kind.shape, self.lanes), kind.dtype))
-        tile = Tile(self.parts, args, row, length, self.lanes, self.plan.features, self.arithmetic)
+        tile = Tile(self.parts, args, row, length, self.lanes, self.plan.features, self.arithmetic, self.leading)
         tile.env.update(zip(self.of_i, columns[own:], strict=True))
         return tile
 
@@ -162,7 +164,7 @@ class Long:
             return [jnp.asarray(x, a.dtype) for x, a in zip(leaves, self.one.acc_avals, strict=True)]
 
         ones = [jax.ShapeDtypeStruct(*_one(v)) for v in values]
-        held = [tiles(v.shape, x if isinstance(x, list) else [x]) for v, x in zip(ones, [maximum, *sums], strict=True)]
+        held = self._tiled([maximum, *sums], ones)
         return self._untiled(evaluate(jax.make_jaxpr(assemble)(*ones), held, self.arithmetic))
 
     # The short rest, some j's at a time.

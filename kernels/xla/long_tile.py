@@ -1,20 +1,20 @@
 """The long features of a chunk of j's beside the lanes of i, and the numbers of pairs that they are contracted to.
 
 An inner product of i- and j-features is a matrix product.  Any other chain is a loop over its features, a few at a
-time, each step one fused kernel over the (chunk, lanes) array of what has been contracted so far.  See `long_features`.
+time, each step one fused kernel over the array of all pairs of what has been contracted so far.  See `long_features`.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.extend.core import Literal
+from jax.extend import core
 
 from ..long_features import CONTRACTIONS, Node, Split, apply, is_long, passes_on, size
 from ..scalarize import Arithmetic, Tiles, broadcast_tile, run_equation, tiles
@@ -25,25 +25,27 @@ class Tile:
     """What a chunk of j's and the lanes of i compute together, each part when it is first asked for.
 
     args: i-arguments (*F, lanes), j-arguments (*F, chunk), parameters (*F,).  features: how many a step of a loop
-    takes.
+    takes.  leading: which of the two comes first where both do, "j" for (chunk, lanes).
     A value is an array with its rows last; or, where it reads both axes, an array of tiles or a `Node`.
     """
 
     def __init__(
         self, parts: Split, args: Sequence[Any], step: Any, length: int, lanes: int, features: int,
-        arithmetic: Arithmetic,
+        arithmetic: Arithmetic, leading: Literal["i", "j"] = "j",
     ):  # fmt: skip
-        self.parts, self.step, self.length, self.lanes = parts, step, length, lanes
+        self.parts, self.step, self.length, self.lanes, self.leading = parts, step, length, lanes, leading
+        self.pair = (length, lanes) if leading == "j" else (lanes, length)
         self.features, self.arithmetic = features, arithmetic
         jaxpr = parts.jaxpr.jaxpr
         self.env: dict[Any, Any] = dict(zip(jaxpr.invars, args, strict=False))
         self.env |= {v: jnp.asarray(c) for v, c in zip(jaxpr.constvars, parts.jaxpr.consts, strict=True)}
         self._makes = {v: eqn for eqn in parts.first for v in eqn.outvars}
         self._leaves: dict[Any, Node] = {}
+        self._side_by_side: dict[Any, list[jax.Array]] = {}
 
     def value(self, v: Any) -> Any:
         """A variable of the pair function."""
-        if isinstance(v, Literal):
+        if isinstance(v, core.Literal):
             return v.val
         if v not in self.env:
             self._run(self._makes[v])
@@ -70,15 +72,15 @@ class Tile:
             self.env[out] = tiles(out.aval.shape, [self._contracted(eqn)])
 
     def _reads(self, v: Any) -> frozenset[str]:
-        return frozenset() if isinstance(v, Literal) else self.parts.reads[v]
+        return frozenset() if isinstance(v, core.Literal) else self.parts.reads[v]
 
     def axis(self, v: Any) -> str:
         """What a variable reads: "", "i", "j" or "ij"."""
         return "".join(sorted(self._reads(v)))
 
     def tiled(self, v: Any) -> Tiles:
-        """A short variable as tiles that broadcast to (chunk, lanes)."""
-        if isinstance(v, Literal):
+        """A short variable as tiles that broadcast to `pair`."""
+        if isinstance(v, core.Literal):
             literal: Any = v.aval
             return tiles((), [np.asarray(v.val, literal.dtype)[()]])
         value, axis = self.value(v), self.axis(v)
@@ -86,8 +88,12 @@ class Tile:
             return value
         items = value.reshape(size(v), *value.shape[len(v.aval.shape) :])
         items = [lax.index_in_dim(items, k, 0, keepdims=False) for k in range(size(v))]
-        if axis == "j":
+        if axis == self.leading:
             items = [x[:, None] for x in items]
+        elif axis == "j":  # vectors run along j: its numbers are copied side by side, once
+            if v not in self._side_by_side:
+                self._side_by_side[v] = apart(self.step, lambda: items)
+            items = self._side_by_side[v]
         return tiles(v.aval.shape, items)
 
     def _node(self, v: Any) -> Node:
@@ -95,7 +101,7 @@ class Tile:
         value = self.value(v)
         if isinstance(value, Node):
             return value
-        if isinstance(v, Literal):
+        if isinstance(v, core.Literal):
             return Node(value=self.tiled(v).item(), reads="number")
         if v not in self._leaves:
             if size(v) == 1:
@@ -106,7 +112,7 @@ class Tile:
         return self._leaves[v]
 
     def _contracted(self, eqn: Any) -> Any:
-        """A number for every pair: (chunk, lanes)."""
+        """A number for every pair."""
         name, node = eqn.primitive.name, self._node(eqn.invars[0])
         if name == "reduce_sum" and (parts := node.factors()) is not None:
             found = self._inner_product(parts, eqn.outvars[0].aval.dtype)
@@ -123,7 +129,8 @@ class Tile:
         of_p = [f.value[:, None] for f in rows if not f.reads]
         a = functools.reduce(lax.mul, (f.value.astype(dtype) for f in of_i))
         b = functools.reduce(jnp.multiply, (*(f.value.astype(dtype) for f in of_j), *of_p))
-        total = lax.dot_general(b, a, (((0,), (0,)), ((), ())), precision=lax.Precision.HIGHEST).astype(dtype)
+        first, second = (b, a) if self.leading == "j" else (a, b)
+        total = lax.dot_general(first, second, (((0,), (0,)), ((), ())), precision=lax.Precision.HIGHEST).astype(dtype)
         for f in parts:
             if f.is_number:
                 total = self.arithmetic.apply("mul", lax.mul, lax.convert_element_type(f.value, dtype), total)
@@ -143,7 +150,7 @@ class Tile:
             for q in range(count):
                 given = dict(numbers)
                 for f, x in zip(rows, values, strict=True):
-                    given[id(f)] = x[q][:, None] if f.reads == "j" else x[q]
+                    given[id(f)] = x[q][:, None] if f.reads == self.leading else x[q]
                 acc = self.arithmetic.apply(combine.__name__, combine, acc, self._feature(node, given))
             return acc
 
@@ -153,8 +160,7 @@ class Tile:
         def body(k: Any, acc: Any) -> Any:
             return absorb(acc, apart(k, lambda: cut(k * step, step)), step)
 
-        shape = (self.length, self.lanes)
-        first = jnp.full(shape, neutral(np.dtype(dtype)), dtype)
+        first = jnp.full(self.pair, neutral(np.dtype(dtype)), dtype)
         full = length // step
         acc = lax.fori_loop(0, full, body, first)
         if length % step:
@@ -176,7 +182,7 @@ class Tile:
     # Long results.
 
     def summed(self, v: Any, dtype: Any) -> Any:
-        """The sum over the chunk of a long result, (L, lanes)."""
+        """The sum over the chunk of a long result, (L, lanes), or (lanes, L) where lanes lead."""
         return self._summed(self._node(v), size(v), dtype)
 
     def _summed(self, node: Node, length: int, dtype: Any) -> Any:
@@ -191,27 +197,38 @@ class Tile:
         if parts is None:
             return self._summed_by_loop(node, length, dtype)
         cast = lambda x: lax.convert_element_type(x, dtype)  # noqa: E731
-        weight = jnp.ones((self.length, self.lanes), dtype)
+        weight = jnp.ones(self.pair, dtype)
         for f in parts:
             if f.is_number:
                 weight = self.arithmetic.apply("mul", lax.mul, weight, cast(f.value))
         of_i, of_j, of_p = ([cast(f.value) for f in parts if f.is_row and f.reads == r] for r in ("i", "j", ""))
         if of_j:
             matrix = functools.reduce(jnp.multiply, [*of_j, *(x[:, None] for x in of_p)])
-            total = lax.dot_general(matrix, weight, (((1,), (0,)), ((), ())), precision=lax.Precision.HIGHEST)
-        else:
+            axes, operands = ((1, 0), (matrix, weight)) if self.leading == "j" else ((1, 1), (weight, matrix))
+            dimensions = (tuple((k,) for k in axes), ((), ()))
+            total = lax.dot_general(*operands, dimensions, precision=lax.Precision.HIGHEST).astype(dtype)
+        elif self.leading == "j":
             total = functools.reduce(jnp.multiply, [weight.sum(0), *(x[:, None] for x in of_p)])
-        return jnp.broadcast_to(functools.reduce(jnp.multiply, [total.astype(dtype), *of_i]), (length, self.lanes))
+        else:
+            total = functools.reduce(jnp.multiply, [self.over_chunk(weight)[:, None], *of_p])
+        if self.leading == "i":
+            return jnp.broadcast_to(functools.reduce(jnp.multiply, [total, *(x.T for x in of_i)]), (self.lanes, length))
+        return jnp.broadcast_to(functools.reduce(jnp.multiply, [total, *of_i]), (length, self.lanes))
 
     def holds(self, v: Any) -> bool:
         """Whether a short variable has been computed for every pair, as a factor of what `summed` took."""
-        node = None if isinstance(v, Literal) else self._leaves.get(v)
-        return node is not None and node.is_number and np.shape(node.value) == (self.length, self.lanes)
+        node = None if isinstance(v, core.Literal) else self._leaves.get(v)
+        return node is not None and node.is_number and np.shape(node.value) == self.pair
 
     def total(self, v: Any, dtype: Any) -> jax.Array:
         """The sum over the chunk of what it `holds`, (lanes,): as a product, into which XLA fuses nothing anew."""
-        ones = jnp.ones(self.length, dtype)
-        return lax.dot(ones, lax.convert_element_type(self._leaves[v].value, dtype), precision=lax.Precision.HIGHEST)
+        return self.over_chunk(lax.convert_element_type(self._leaves[v].value, dtype))
+
+    def over_chunk(self, values: jax.Array) -> jax.Array:
+        """The sum over the chunk of a number for every pair, as a product."""
+        ones = jnp.ones(self.length, values.dtype)
+        operands = (ones, values) if self.leading == "j" else (values, ones)
+        return lax.dot(*operands, precision=lax.Precision.HIGHEST)
 
     def _summed_by_loop(self, node: Node, length: int, dtype: Any) -> Any:
         leaves = node.leaves()

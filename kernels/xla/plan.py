@@ -12,6 +12,7 @@ from .. import long_features, scalarize, tuning
 from ..cost import operations
 from ..description import Description, traced_of
 from ..reduction import Selection, ShiftedSum
+from ..weighted_sums import WeightedSums, weighted_sums
 from . import elementary
 from .fusion import joinable
 from .passes import passes
@@ -43,7 +44,7 @@ LEAST_ROWS = 64
 class XlaPlan:
     """Tiles of the `xla` kernel."""
 
-    shape: Literal["lanes", "products", "block", "groups", "passes", "long", "long selection"]
+    shape: Literal["lanes", "products", "block", "groups", "passes", "long", "long products", "long selection"]
     tile_i: int
     tile_j: int = 0  # block: pairs of one row that are held at once; groups: minima of one row; long: j's of a chunk
     unroll: int = 1  # lanes: j's written out in the loop body; groups: pairs of a group
@@ -93,7 +94,8 @@ def candidates(desc: Description, platform: str) -> list[tuning.Choice]:
     with tuning.pinned(None):
         cost = operations(desc)
         plan = choose(desc, platform)
-    scaled = {"long": ("tile_i", "tile_j", "features"), "block": ("tile_i", "tile_j"), "passes": (),
+    long = ("tile_i", "tile_j", "features")
+    scaled = {"long": long, "long products": long, "block": ("tile_i", "tile_j"), "passes": (),
               "long selection": ("tile_i",)}.get(plan.shape, ("tile_i", "unroll"))  # fmt: skip
     found: list[tuning.Choice] = [()]
     for field in scaled:
@@ -199,12 +201,13 @@ def _long(desc: Description, platform: str) -> XlaPlan | None:
     if cost > SCALARS:
         return None
     tile = _balanced(m, 1024)
+    if isinstance(weighted_sums(desc), WeightedSums):
+        return XlaPlan("long products", tile, tile_j=_chunk(n, 512), features=8, problems=1, elementary=True,
+                       reason="features are long, and results matrix products")  # fmt: skip
     tile += 16 * (tile % 256 == 0)  # features that lie a multiple of 1 kB apart meet in the same lines of the cache
     most = max(256, _power_of_two((1 << 18) // tile, 1, 1024))
-    # Chunks of one length, if there is one, are compiled once.
-    chunk = next((k for k in range(min(most, n), most // 2, -1) if n % k == 0 and k % 8 == 0), _balanced(n, most))
-    plan = XlaPlan("long", tile, tile_j=chunk, unroll=_power_of_two(UNROLLED // max(cost, 1), 4, 32), features=8,
-                   problems=1, elementary=platform == "cpu", reason="features are long")  # fmt: skip
+    plan = XlaPlan("long", tile, tile_j=_chunk(n, most), unroll=_power_of_two(UNROLLED // max(cost, 1), 4, 32),
+                   features=8, problems=1, elementary=platform == "cpu", reason="features are long")  # fmt: skip
     if isinstance(desc.reduction, Selection) and desc.reduction.k > 1:
         (value,) = desc.pair.out_avals
         if math.prod(value.shape) != 1:
@@ -296,6 +299,12 @@ def _groups(desc: Description, cost: int, platform: str) -> XlaPlan | None:
     reason = "minima of groups find the K smallest"
     return XlaPlan("groups", tile, tile_j=stretch, unroll=group, problems=1, elementary=platform == "cpu",
                    reason=reason)  # fmt: skip
+
+
+def _chunk(n: int, most: int) -> int:
+    """j's of a chunk: all chunks of one length, where there is one, for that is compiled once."""
+    one = (k for k in range(min(most, n), most // 2, -1) if n % k == 0 and k % 8 == 0)
+    return next(one, _balanced(n, most))
 
 
 def _balanced(size: int, most: int) -> int:

@@ -236,6 +236,7 @@ def _lanes(desc: Description, platform: str, large: bool) -> XlaPlan:
     m, n = desc.m, desc.n
     # Many results make many loops: those of small problems are not worth compiling at length.
     body, program = UNROLLED // max(shared.largest, 1), (8 if large else 1) * UNROLLED // max(shared.total, 1)
+    program = min(program, (8 if large else 4) * UNROLLED // (shared.total + scalarize.count(traced.fold(1)) + 1))
     unroll = _power_of_two(UNROLLED // shared.once if joined else min(body, program), 1, 32)
     lanes = 2048 if products else _power_of_two(CACHE // max(row_bytes, 8), 512, 16384)
     tile = _balanced(m, lanes) if isinstance(m, int) else 4096

@@ -17,7 +17,7 @@ from ..reduction import ShiftedSum
 from ..weighted_sums import WeightedSums
 from . import long_plan
 from .plan import LANES, LIMIT, OVERHEAD, PREFERRED, STEP, Chip, Model, TritonPlan, chip
-from .products import FEATURES, LEAST, Values, kind_of, padded, stages_of, width_of
+from .products import FEATURES, LEAST, Values, kind_of, padded, stages_of, summed_alone, width_of
 from .stages import Stages
 
 # Terms of a chain of additions: longer sums are summed by groups.
@@ -69,7 +69,7 @@ def choose(desc: Description, sums: WeightedSums, platform: str) -> TritonPlan:
     kinds = [PLAIN, TENSOR] if in_tensor_cores(desc, sums, platform) else [PLAIN]
     found = [c for kind in kinds for c in _candidates(desc, sums, stages, kind, target)]
     best = max(found, key=lambda c: c.bound / (1 if c.tensor else max(1.0, c.model.registers / PREFERRED) ** 2))
-    blocks = -(-max(width_of(sums, t) for t in sums.terms) // best.columns)
+    blocks = -(-max(width_of(sums, t) for t in sums.terms if t.is_product) // best.columns)
     programs = -(-desc.m // best.block_i) * blocks * math.prod(desc.batch)
     wanted = target.programs(best.model.registers, best.warps)
     splits = 1
@@ -98,13 +98,17 @@ def _candidates(
     parts = [p.program for p in (values.score, values.rest)]
     own, special, column = (sum(x) for x in zip(*(p.cost() for p in parts), strict=True))
     row = sum(p.words()[0] for p in parts)
-    widest = max(width_of(sums, t) for t in sums.terms)
-    terms, weights = len(sums.terms), len({t.weight for t in sums.terms})
+    products = [t for t in sums.terms if t.is_product]
+    widest = max(width_of(sums, t) for t in products)
+    terms, weights = len(products), len({t.weight for t in products})
+    centred = sum(t.side == "j" for t in products)
     words = max(kind_of(sums, t).itemsize // 4 for t in sums.terms)
     shifted = isinstance(desc.reduction, ShiftedSum)
     nested = desc.n > CHAIN
     features = sum(padded(size(x.of_i[0])) for x in sums.inner)
-    shorts = sum(size(v) for v in sums.short.rest.jaxpr.outvars) - weights - shifted
+    flat = summed_alone(sums)
+    shorts = sum(size(v) for v in sums.short.rest.jaxpr.outvars) - len({t.weight for t in sums.terms}) - shifted
+    shorts += len(flat)
     for columns, (block_i, block_j, warps) in itertools.product(COLUMNS, kind.programs):
         if (columns > LEAST and columns >= 2 * widest) or (block_i > LEAST and block_i >= 2 * desc.m):
             continue  # a smaller one holds everything
@@ -123,10 +127,11 @@ def _candidates(
         weight = own + 1 + (column + long.of_j) / rows + long.own + long.of_i + STEP / pairs
         weight += shifted * (2 + 5 * LANES / block_j + columns * terms / block_j)
         weight += long.features * STEP / long_plan.FEATURES / pairs + kind.weight * weights + kind.feature * features
-        products = features + terms * columns
+        weight += centred * columns / block_i
+        multiplied = features + terms * columns
         pair = blocks * (weight + kind.column * terms * columns)
-        floats = blocks * (long.own + own - special + kind.floats * products)
+        floats = blocks * (long.own + own - special + kind.floats * multiplied)
         special_ones = blocks * (special + long.special)
-        bound = target.pairs_per_second(pair, floats, special_ones, blocks * kind.multiplied * products)
+        bound = target.pairs_per_second(pair, floats, special_ones, blocks * kind.multiplied * multiplied)
         model = Model(rows, 1, registers, pair, floats, special_ones, nested)
         yield Candidate(model, block_i, block_j, warps, columns, kind is TENSOR, bound)

@@ -24,14 +24,14 @@ from .lowering import kernel_calls, lowered_for
 M, N, D, E = 21, 37, 40, 36
 
 
-def arguments(dtype: Any = np.float64, m: int = M, n: int = N, e: int = E) -> tuple[jax.Array, ...]:
+def arguments(dtype: Any = np.float64, m: int = M, n: int = N, e: int = E, d: int = D) -> tuple[jax.Array, ...]:
     """Short x and y, long q, k and v, and w of i as long as v."""
     r = np.random.default_rng(0)
-    shapes = ((m, 3), (n, 3), (m, D), (n, D), (n, e), (m, e))
+    shapes = ((m, 3), (n, 3), (m, d), (n, d), (n, e), (m, e))
     return tuple(jnp.asarray(r.normal(size=s).astype(dtype)) for s in shapes)
 
 
-def _small(desc: Description, args: Sequence[jax.Array]) -> Sequence[jax.Array]:
+def small(desc: Description, args: Sequence[jax.Array]) -> Sequence[jax.Array]:
     """As planned for CUDA, in small tiles: two parts of three steps and two, summed by groups of two."""
     assert pallas.supports(desc, "cuda") is None
     plan = pallas.plan(desc, "cpu")
@@ -122,7 +122,7 @@ FORMULAS: dict[str, tuple[Formula, Formula]] = {
 
 def test_values() -> None:
     args = arguments()
-    run = lambda *a: {k: run_on(f[0], _small, *a) for k, f in FORMULAS.items()}  # noqa: E731
+    run = lambda *a: {k: run_on(f[0], small, *a) for k, f in FORMULAS.items()}  # noqa: E731
     got = jax.jit(run, compiler_options=UNOPTIMISED)(*args)
     want = jax.jit(lambda *a: {k: f[1](*a) for k, f in FORMULAS.items()}, compiler_options=UNOPTIMISED)(*args)
     for name in want:
@@ -151,7 +151,7 @@ def test_padding_has_no_score() -> None:
     *_, v, _ = arguments()
     far = jnp.full((N, 1), -900.0) + jnp.arange(N)[:, None] / 9
     f = lambda far, v: (Vi(jnp.ones((M, 1))) * Vj(far)).sumsoftmaxweight(Vj(v), axis=1)  # noqa: E731
-    got = jax.jit(lambda *a: run_on(f, _small, *a), compiler_options=UNOPTIMISED)(far, v)
+    got = jax.jit(lambda *a: run_on(f, small, *a), compiler_options=UNOPTIMISED)(far, v)
     np.testing.assert_allclose(got, np.tile(jax.nn.softmax(far[:, 0]) @ v, (M, 1)), rtol=1e-9)
 
 

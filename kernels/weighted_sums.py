@@ -197,10 +197,11 @@ def _told_apart(parts: Split, roles: tuple[str, ...], context: Any) -> WeightedS
             numbers, rows = _sorted(product.leaves)
             if not (any(rows.values()) or product.difference):
                 return "a result with long features has a part that is the same for all features"
-            sides: Any = ["i", "j"] if product.difference else [""]
-            for side in sides:
-                minus = product.minus != (side == "j" and not product.difference.adds)
-                own = rows["j"], rows["i"], rows["p"], product.difference, side
+            difference, sides = product.difference, [("", product.minus)]
+            if difference is not None:
+                sides = [("i", product.minus), ("j", product.minus if difference.adds else not product.minus)]
+            for side, minus in sides:
+                own = rows["j"], rows["i"], rows["p"], difference, side
                 added.setdefault(own, []).append((minus, numbers))
         for (of_j, of_i, of_p, difference, side), own in added.items():
             minus = own[0][0]
@@ -348,9 +349,7 @@ def _products(node: Node) -> list[_Product] | None:
     a, b = _products(first), _products(second)
     if a is None or b is None or len(a) * len(b) > PRODUCTS or any(p.difference and q.difference for p in a for q in b):
         return None
-    return [
-        _Product(p.minus != q.minus, (*p.leaves, *q.leaves), p.difference or q.difference) for p in a for q in b
-    ]
+    return [_Product(p.minus != q.minus, (*p.leaves, *q.leaves), p.difference or q.difference) for p in a for q in b]
 
 
 def _negated(product: _Product) -> _Product:

@@ -40,7 +40,7 @@ from .body import computing, in_groups
 from .launch import launch
 from .long import Reader, StagedKernel
 from .plan import TritonPlan
-from .stages import Stages
+from .stages import Numbers, Stages
 
 # What a program keeps: the running maximum of sums of exponentials (BM, 1), sums of short results (BM, BN), and of each
 # term (BM, C).
@@ -371,21 +371,20 @@ class ProductKernel(StagedKernel):
             sources.append([(next(own), tile(next(own), pl.program_id(0), kind))] if term.side == "j" else [])
             sources[-1] += [(next(own), None)] if term.of_j else []
 
-        def load(k: int, at: Any) -> Any:
+        def load(k: int, start: Any) -> Any:
             found = []
             for ref, centre in sources[k]:
-                x = tile(ref, at * plan.block_j + down, kinds[k])
+                x = tile(ref, start + down, kinds[k])
                 found.append(x if centre is None else x - centre)
             return functools.reduce(jnp.multiply, found)
 
         def walk(first: Any, count: Any, state: State) -> State:
             def step(k: Any, state: State) -> State:
                 at = first + count - 1 - k
-                found = [
-                    self._inner(x, of_i, of_j, at, reader)
-                    for x, of_i, of_j in zip(self.sums.inner, features[0::2], features[1::2], strict=True)
-                ]
-                return self._step(reader, before, load, found, at, state)
+                numbers = self._numbers(reader, features, at)
+                for b in reversed(range(plan.unroll)):
+                    state = self._step(reader, before, load, numbers, at, b, state)
+                return state
 
             return lax.fori_loop(0, count, step, state)
 
@@ -400,6 +399,18 @@ class ProductKernel(StagedKernel):
             plt.store(outs.pop(0).at[at], value, mask=first)
         for value, width in zip(wide, self.widths, strict=True):
             plt.store(outs.pop(0).at[at * width + column], value, mask=(i < desc.m) & (column < width))
+
+    def _numbers(self, reader: Reader, features: Sequence[Any], at: Any) -> Numbers:
+        """The short numbers of a step: inner products, and what loops over features find, of all its blocks of j."""
+        plan, numbers = self.plan, reader.numbers(at)
+        arguments = self.sums.short.jaxpr.jaxpr.invars[len(self.sums.used) :]
+        sides = zip(arguments, self.sums.inner, features[0::2], features[1::2], strict=True)
+        for v, inner, of_i, of_j in sides:
+            for b in range(plan.unroll):
+                product = self._inner(inner, of_i, of_j, at * plan.unroll + b, reader)
+                numbers.known[v, b] = tiles(v.aval.shape, [product])
+        self.contract(numbers, functools.partial(reader.load, step=at), (plan.block_i, plan.block_j))
+        return numbers
 
     def _inner(self, inner: InnerProduct, of_i: Any, of_j: Any, at: Any, reader: Reader) -> jax.Array:
         """An inner product for a block of j, some features at a time."""
@@ -422,17 +433,16 @@ class ProductKernel(StagedKernel):
         total = jnp.zeros((plan.block_i, plan.block_j), kind)
         return body(0, total) if length == step else lax.fori_loop(0, length // step, body, total)
 
-    def _step(self, reader: Reader, before: Any, load: Any, inner: Sequence[jax.Array], at: Any, state: State) -> State:
-        """Take in one block of j, of which inner products are known."""
+    def _step(
+        self, reader: Reader, before: Any, load: Any, numbers: Numbers, at: Any, block: int, state: State
+    ) -> State:
+        """Take in one block of j of a step."""
         desc, plan, values, stages = self.desc, self.plan, self.values, self.stages
         shape = (plan.block_i, plan.block_j)
-        numbers = reader.numbers(at)
-        arguments = self.sums.short.jaxpr.jaxpr.invars[len(self.sums.used) :]
-        numbers.known |= {(v, 0): tiles(v.aval.shape, [x]) for v, x in zip(arguments, inner, strict=True)}
-        self.contract(numbers, functools.partial(reader.load, step=at), shape)
-        inside = jnp.broadcast_to(at * plan.block_j + reader.lane < desc.n, shape)
+        start = (at * plan.unroll + block) * plan.block_j
+        inside = jnp.broadcast_to(start + reader.lane < desc.n, shape)
         given = [
-            numbers.value(v, 0) if "j" in stages.axis(v) and k != values.maximum else None
+            numbers.value(v, block) if "j" in stages.axis(v) and k != values.maximum else None
             for k, v in enumerate(stages.inputs)
         ]
         if values.maximum is not None:
@@ -451,6 +461,6 @@ class ProductKernel(StagedKernel):
         shorts = [x + y.astype(x.dtype) for x, y in zip(shorts, short, strict=True)]
         new = []
         for k, (acc, term) in enumerate(zip(wide, self.terms, strict=True)):
-            product = _product(weights[term.weight].astype(acc.dtype), load(k, at), 0, plan.tensor)
+            product = _product(weights[term.weight].astype(acc.dtype), load(k, start), 0, plan.tensor)
             new.append(acc + product)
         return maximum, shorts, new

@@ -1,5 +1,5 @@
-"""Sums of numbers of a pair times differences of long features, on the GPU kernel of matrix products: interpreted on the
-CPU, lowered, planned.  Nothing here runs on a GPU."""
+"""Differences of long features times numbers of a pair, on the GPU kernel of matrix products: interpreted on the CPU,
+lowered, planned.  Nothing here runs on a GPU."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from lazyjax import Pm, Vi, Vj, explain
 from ..kernels_of import run_on
 from ..unoptimised import UNOPTIMISED
 from .lowering import kernel_calls, lowered_for
-from .test_products import E as LONG
 from .test_products import Formula, arguments, dense_gaussian, derivatives, gaussian, small
 
 
@@ -32,39 +31,43 @@ def dense_laplacian(x: Any, y: Any, b: Any) -> Any:
 
 
 def curvature(f: Formula) -> Formula:
-    """A derivative along x of the gradients to x and y, and the same for two problems that share their y."""
+    """A derivative along x of the gradients to x and y."""
 
-    def one(x: Any, y: Any, b: Any) -> Any:
+    def run(x: Any, y: Any, b: Any) -> Any:
         gradient = jax.grad(lambda x, y: jnp.sum(jnp.sin(f(x, y, b))), (0, 1))
         return jax.jvp(lambda x: gradient(x, y), (x,), (jnp.cos(x),))[1]
 
-    return one
+    return run
 
 
 def batch(f: Formula) -> Formula:
-    return lambda x, y, b: jax.vmap(derivatives(f), (0, None, 0))(jnp.stack([x, x + 1]), y, jnp.stack([b, 1 - b]))
+    """Derivatives of two problems that share their y."""
+    both = lambda x, y, b: derivatives(lambda x, y: f(x, y, b))(x, y)  # noqa: E731
+    return lambda x, y, b: jax.vmap(both, (0, None, 0))(jnp.stack([x, x + 1]), y, jnp.stack([b, 1 - b]))
 
 
 def _soft(q: Any, k: Any, w: Any) -> Any:
-    return (-Vi(q).sqdist(Vj(k)) / 20).sumsoftmaxweight((Vi(q) - Vj(k)) / Pm(jnp.arange(1.0, 1 + q.shape[1])), axis=1)
+    return (-Vi(q).sqdist(Vj(k)) / 20).sumsoftmaxweight(
+        (Vi(q) - Vj(k)) / Pm(jnp.arange(1, 1 + q.shape[1], dtype=q.dtype)), axis=1
+    )
 
 
 def _dense_soft(q: Any, k: Any, w: Any) -> Any:
-    difference = (q[:, None] - k) / jnp.arange(1.0, 1 + q.shape[1])
+    difference = (q[:, None] - k) / jnp.arange(1, 1 + q.shape[1], dtype=q.dtype)
     return jnp.einsum("ij,ijd->id", jax.nn.softmax(-_dense_square(q, k) / 20, 1), difference)
 
 
 def _several(q: Any, k: Any, w: Any) -> Any:
-    """Sums and differences in both orders beside rows of j, of i and of a parameter; a weight of its own for i alone, and
-    two weights of the same rows."""
-    x, y, p = Vi(q), Vj(k), Pm(jnp.arange(q.shape[1]) / 7.0)
+    """Sums and differences in both orders beside rows of j, of i and of a parameter; a weight of its own for i alone,
+    and two weights of the same rows."""
+    x, y, p = Vi(q), Vj(k), Pm(jnp.arange(q.shape[1], dtype=q.dtype) / 7)
     first, second = (x[:3] | y[:3]).cos(), gaussian(q[:, :3], k[:, :3])
     one = first * ((y - x) * y * p + x * x - p) - second * (x - y) * p
     return (one + (second / (1 + (y[:3] | y[:3]))) * ((y + x) * x * 2 - y * p)).sum(axis=1)
 
 
 def _dense_several(q: Any, k: Any, w: Any) -> Any:
-    x, y, p = q[:, None], k[None], jnp.arange(q.shape[1]) / 7.0
+    x, y, p = q[:, None], k[None], jnp.arange(q.shape[1], dtype=q.dtype) / 7
     first = jnp.cos((x[..., :3] * y[..., :3]).sum(-1, keepdims=True))
     second = dense_gaussian(q[:, :3], k[:, :3])[..., None]
     one = first * ((y - x) * y * p + x * x - p) - second * (x - y) * p
@@ -78,18 +81,10 @@ def _scaled(f: Formula) -> Formula:
 
 # Of q (M, D), k (N, D) and weights of two columns.
 FORMULAS: dict[str, tuple[Formula, Formula]] = {
-    "derivatives of a Gaussian sum": (
-        _scaled(derivatives(lambda x, y, b: gaussian(x, y) @ b)),
-        _scaled(derivatives(lambda x, y, b: dense_gaussian(x, y) @ b)),
-    ),
     "derivatives of a Laplacian sum, batched": (batch(laplacian), batch(dense_laplacian)),
     "second derivatives of a Gaussian sum": (
         _scaled(curvature(lambda x, y, b: gaussian(x, y) @ b)),
         _scaled(curvature(lambda x, y, b: dense_gaussian(x, y) @ b)),
-    ),
-    "gradient of logsumexp": (
-        lambda q, k, w: derivatives(lambda x, y: (-Vi(x).sqdist(Vj(y))).logsumexp(axis=1))(q / 9, k / 9),
-        lambda q, k, w: derivatives(lambda x, y: jax.nn.logsumexp(-_dense_square(x, y), 1))(q / 9, k / 9),
     ),
     "weights of a softmax": (_soft, _dense_soft),
     "several terms": (_several, _dense_several),
@@ -110,3 +105,70 @@ def test_values() -> None:
         for a, b in zip(jax.tree.leaves(got[name]), jax.tree.leaves(want[name]), strict=True):
             assert a.shape == b.shape and a.dtype == b.dtype, name
             np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-10 * float(jnp.max(jnp.abs(b))), err_msg=name)
+
+
+def weighted_difference(x: Any, y: Any) -> Any:
+    """Every row sees some rows."""
+    return ((-Vi(x).sqdist(Vj(y)) / x.shape[1]).exp() * (Vi(x) - Vj(y))).sum(axis=1)
+
+
+def dense_weighted_difference(x: Any, y: Any) -> Any:
+    x, y = (np.asarray(a, np.float64) for a in (x, y))
+    difference = x[:, None] - y
+    return np.einsum("ij,ijd->id", np.exp(-(difference**2).sum(-1) / x.shape[1]), difference)
+
+
+@pytest.mark.parametrize("where", ["at 0", "far off", "in clusters"])
+def test_the_place_of_points_costs_no_precision(where: str) -> None:
+    """Programs have 16 rows: those of a cluster each, or of one and the end of the other."""
+    x, y, _ = (np.asarray(a) for a in points(np.float64, 32, 48, 40))
+    place = {"at 0": 0.0, "far off": 1000.0, "in clusters": np.array([[3000.0], [-3000.0]])}[where]
+    x, y = ((a.reshape(2, -1, 40) + np.reshape(place, (-1, 1, 1))).reshape(a.shape).astype(np.float32) for a in (x, y))
+    got = jax.jit(lambda *a: run_on(weighted_difference, small, *a), compiler_options=UNOPTIMISED)(x, y)
+    want = dense_weighted_difference(x, y)
+    assert np.abs(got - want).max() <= 1e-6 * np.abs(want).max()
+
+
+def test_centres_are_finite() -> None:
+    """One row that is not there, and numbers whose sum is beyond float32."""
+    x, y, _ = (np.asarray(a) for a in points(np.float32, 32, 48, 40))
+    x, y = x.copy(), y.copy()
+    x[3], x[16:, 0], y[:, 0] = np.inf, 3e38, 3e38
+    f = lambda x, y: (Vi(x[:, 1:]).sqdist(Vj(y[:, 1:])) * 1e-3 * (Vi(x) - Vj(y))).sum(axis=1)  # noqa: E731
+    got = jax.jit(lambda *a: run_on(f, small, *a), compiler_options=UNOPTIMISED)(x, y)
+    a, b = x[16:, None, 1:].astype(np.float64), y[None, :, 1:].astype(np.float64)
+    want = (1e-3 * ((a - b) ** 2).sum(-1, keepdims=True) * (a - b)).sum(1)
+    np.testing.assert_allclose(got[16:, 1:], want, rtol=0, atol=1e-5 * np.abs(want).max())
+
+
+@pytest.mark.parametrize("platform", ["cuda", "rocm"])
+def test_lowers(platform: str) -> None:
+    args = points(np.float32, 51, 71, 140)
+    text = lowered_for(platform, lambda *a: [f(*a) for f, _ in FORMULAS.values()], *args)
+    assert kernel_calls(text) >= len(FORMULAS) and "51x71" not in text
+
+
+def test_what_is_told_apart_and_what_is_not() -> None:
+    x, y = jax.ShapeDtypeStruct((1000, 200), "float32"), jax.ShapeDtypeStruct((1100, 200), "float32")
+
+    def found(f: Formula) -> tuple[Any, str]:
+        (one,) = explain(f, x, y, platform="cuda")
+        return one.plan.tiles, dict(one.plan.refused).get("pallas-triton", "")
+
+    tiles, reason = found(weighted_difference)
+    assert not reason and tiles.columns == 256 and tiles.unroll == 2 and tiles.tensor
+    assert tiles.reason == "results with long features are matrix products, differences about a centre of each program"
+    weight = lambda x, y: (-Vi(x).sqdist(Vj(y))).exp()  # noqa: E731
+    many = (
+        "200 accumulators are more than the 128 that one program holds in registers, and they are no matrix product: "
+    )
+    _, reason = found(lambda x, y: (weight(x, y) * (Vi(x) - Vj(y))).sum(axis=1, precision="exact"))
+    assert reason == many + "differences of long features are told apart, which precision='exact' does not allow"
+    product = "a result with long features is no sum of numbers of the pair times features of i or j"
+    for f in (lambda d: d.abs(), lambda d: d * d, lambda d: d.square()):
+        _, reason = found(lambda x, y, f=f: (weight(x, y) * f(Vi(x) - Vj(y))).sum(axis=1))
+        assert reason == many + product
+    _, reason = found(lambda x, y: (weight(x, y) * Vi(x)).sum(axis=1))
+    assert reason == many + "no result with long features reads those of j"
+    _, reason = found(lambda x, y: (weight(x, y) * (Vi(x) - Vj(y).sum())).sum(axis=1))
+    assert reason == many + "a result with long features has a part that is the same for all features"

@@ -63,6 +63,8 @@ FORMULAS: dict[str, tuple[Callable[..., Any], int, str, float | None]] = {
     "argKmin(10) of sqdist, D = 3": (lambda x, y: Vi(x).sqdist(Vj(y)).argKmin(10, axis=1), 3, "", None),
     "Kmin(32) of sqdist, D = 3": (lambda x, y: Vi(x).sqdist(Vj(y)).Kmin(32, axis=1), 3, "", None),
     "Gaussian sum, D = 1000, for each feature": (gaussian, 1000, "j", None),
+    "Gaussian sum, D = 3, 16 columns, for each column": (columns(16), 3, "j", None),
+    "Gaussian sum, D = 3, 24 columns, for each column": (columns(24), 3, "j", None),
     "Gaussian sum, D = 3, 64 columns, for each column": (columns(64), 3, "j", None),
     "Gaussian sum, D = 3, 300 columns, for each column": (columns(300), 3, "j", None),
     "attention, D = 64, 64 columns, for each column": (attention, 64, "v", None),

@@ -134,9 +134,10 @@ class WeightedSums:
         return [1 / x.astype(dtype(x.dtype)) if turned else x for x, turned in zip(found, inverse, strict=True)]
 
 
-def weighted_sums(desc: Description) -> WeightedSums | str:
-    """The pair function of `computed` told apart, or why it is not of this kind."""
-    parts = parts_of(desc)
+def weighted_sums(desc: Description, least: int = LONG) -> WeightedSums | str:
+    """The pair function of `computed` told apart, or why it is not of this kind; results of more than `least` numbers
+    are long."""
+    parts = parts_of(desc, least)
     if isinstance(parts, str):
         return parts
     if not any(parts.long_results):
@@ -296,7 +297,9 @@ class _Chains:
             return Node(value=v, reads=reads or "p")
         eqn = self.makes[v]
         if passes_on(eqn) or _widens(eqn):
-            return self.node(eqn.invars[eqn.outvars.index(v)])
+            own = eqn.invars[eqn.outvars.index(v)]
+            if size(own) in (1, size(v)):  # a vector that is not long may be repeated
+                return self.node(own)
         return Node(eqn, [self.node(o) for o in eqn.invars])
 
 

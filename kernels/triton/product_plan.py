@@ -16,7 +16,7 @@ from ..long_features import size
 from ..reduction import ShiftedSum
 from ..weighted_sums import WeightedSums
 from . import long_plan
-from .plan import LANES, LIMIT, OVERHEAD, PREFERRED, STEP, Chip, Model, TritonPlan, chip
+from .plan import LANES, LIMIT, OVERHEAD, STEP, Chip, Model, TritonPlan, chip, crowding
 from .products import FEATURES, LEAST, Values, kind_of, padded, stages_of, summed_alone, width_of
 from .stages import Stages
 
@@ -97,7 +97,7 @@ def choose(desc: Description, sums: WeightedSums, platform: str) -> TritonPlan:
 
 def _worth(c: Candidate) -> tuple[float, float]:
     """Pairs per second, fewer where registers leave room for few warps; of two that are alike, fewer instructions."""
-    return c.bound / (1 if c.tensor else max(1.0, c.model.registers / PREFERRED) ** 2), -c.model.pair
+    return c.bound / (1 if c.tensor else crowding(c.model.registers)), -c.model.pair
 
 
 def in_tensor_cores(desc: Description, sums: WeightedSums, platform: str) -> bool:

@@ -30,7 +30,7 @@ from jax import lax
 from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
 from ..description import Description, traced_of
-from ..long_features import as_jaxpr, needed, size
+from ..long_features import LONG, as_jaxpr, needed, size
 from ..reduction import ShiftedSum, config_key, tree_merge
 from ..scalarize import broadcast_tile, evaluate, tiles
 from ..weighted_sums import Difference, InnerProduct, Term, WeightedSums, weighted_sums
@@ -52,10 +52,16 @@ LEAST = 16  # rows, columns and numbers of j that a matrix product of Triton tak
 
 
 def sums_of(desc: Description) -> WeightedSums | str:
-    """The pair function told apart, or why this kernel cannot run it."""
+    """The pair function told apart, or why this kernel cannot run it.
+
+    Few columns may be a matrix product, too; but differences of few features stay what they are.
+    """
     if desc.ranges is not None:
         return "ranges are walked through with all features at hand"
-    if isinstance(sums := weighted_sums(desc), str):
+    sums = weighted_sums(desc, LEAST // 2)
+    if isinstance(sums, str) or any(t.difference and width_of(sums, t) <= LONG for t in sums.terms):
+        sums = weighted_sums(desc)
+    if isinstance(sums, str):
         return sums
     if desc.over == "ij":
         return "results with long features are summed over both axes"

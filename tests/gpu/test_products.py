@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lazyjax import Pm, Sum, Vi, Vj, explain, i_index, j_index
+from lazyjax import Pm, Sum, Vi, Vj, explain, i_index, j_index, lift
 from lazyjax._accumulation import Accumulated
 from lazyjax.kernels import Description
 from lazyjax.kernels.triton import pallas
@@ -82,6 +82,21 @@ def _dense_several(x: Any, y: Any, q: Any, k: Any, v: Any, w: Any) -> Any:
     return first @ v * w - jnp.cos(x @ y.T) @ (v * v * jnp.arange(v.shape[1]) / 7.0)
 
 
+def _few(x: Any, y: Any, q: Any, k: Any, v: Any, w: Any) -> Any:
+    """Columns that are few, vectors that are repeated, and differences, which stay what they are."""
+    repeated = lift(lambda x, y: jnp.tile((x - y)[:, None], (1, 4)).ravel())
+    soft = ((Vi(x) | Vj(y)) * 3).sumsoftmaxweight(Vj(v[:, :20]), axis=1)
+    sums = [(gaussian(x, y) * f).sum(axis=1) for f in (Vj(v[:, :20]) * Vi(w[:, :20]), Vi(q[:, :9]) - Vj(k[:, :9]))]
+    return [*sums, (gaussian(x, y) * repeated(Vi(x), Vj(y))).sum(axis=1), soft]
+
+
+def _dense_few(x: Any, y: Any, q: Any, k: Any, v: Any, w: Any) -> Any:
+    weight, d = dense_gaussian(x, y), jnp.repeat(x[:, None] - y, 4, -1)
+    differences = jnp.einsum("ij,ijd->id", weight, q[:, None, :9] - k[:, :9])
+    soft = jax.nn.softmax(3 * x @ y.T, 1) @ v[:, :20]
+    return [weight @ v[:, :20] * w[:, :20], differences, jnp.einsum("ij,ijd->id", weight, d), soft]
+
+
 def derivatives(f: Callable[..., Any]) -> Callable[..., Any]:
     return lambda *a: jax.grad(lambda *b: jnp.sum(jnp.sin(f(*b))), tuple(range(len(a))))(*a)
 
@@ -109,6 +124,7 @@ FORMULAS: dict[str, tuple[Formula, Formula]] = {
     ),
     "attention": (lambda x, y, q, k, v, w: attention(q, k, v), lambda x, y, q, k, v, w: dense_attention(q, k, v)),
     "causal": (_causal, _dense_causal),
+    "few columns": (_few, _dense_few),
     "heads": (
         lambda x, y, q, k, v, w: heads(attention)(q, k, v),
         lambda x, y, q, k, v, w: heads(dense_attention)(q, k, v),
@@ -144,6 +160,19 @@ def test_short_results_beside_many_columns_have_a_kernel_of_their_own() -> None:
     want = jax.grad(lambda y, b: jnp.sum(jnp.sin(dense_gaussian(x, y) @ b)), (0, 1))(y, b)
     for a, c in zip(got, want, strict=True):
         np.testing.assert_allclose(a, c, rtol=1e-9, atol=1e-9)
+
+
+def test_few_columns_take_what_takes_fewer_instructions() -> None:
+    """A matrix product of 16 or 32 columns, or an accumulator for every column: the model decides."""
+
+    def tiles(columns: int) -> Any:
+        x, b = (jax.ShapeDtypeStruct((1 << 16, k), "float32") for k in (3, columns))
+        (found,) = explain(lambda x, b: gaussian(x, x) @ b, x, b, platform="cuda")
+        assert found.plan.kernel == "pallas-triton"
+        return found.plan.tiles
+
+    assert [tiles(c).columns for c in (4, 8, 16, 17, 24, 32)] == [0, 0, 16, 32, 32, 32]
+    assert tiles(8).instructions < tiles(16).instructions < tiles(32).instructions
 
 
 def test_padding_has_no_score() -> None:

@@ -33,7 +33,7 @@ from ..weighted_sums import WeightedSums, by_length
 from . import long_plan, product_plan
 from .arithmetic import composites
 from .body import Accumulators, Fold, computing, in_groups
-from .complex import in_parts, run_in_parts
+from .complex import in_parts, real_of, run_in_parts
 from .launch import launch
 from .long import LongKernel
 from .plan import TritonPlan, choose, worth
@@ -73,12 +73,9 @@ def supports(desc: Description, platform: str) -> str | None:
         return "an array of more than 2**31 elements is beyond the 32-bit offsets of its loads"
     if desc.ranges is not None and max(desc.m, desc.n) > np.iinfo(np.int32).max:
         return "ranges of an axis of more than 2**31 rows are beyond its 32-bit integers"
-    try:
-        desc = in_parts(desc)
-        traced = traced_of(desc)
-        traced.fold(1)
-    except scalarize.Unsupported as error:
-        return str(error)
+    if isinstance(own := real_of(desc), str):
+        return own
+    desc, traced = own, traced_of(own)
     reason = _no_products(desc, sums := sums_of(desc))
     if reason is None or (_has_long_results(desc) and not isinstance(sums, str)):
         return reason

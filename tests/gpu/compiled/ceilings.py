@@ -24,5 +24,5 @@ CEILINGS = {
     "Gaussian sum, D = 3, 300 columns, for each column": 0.8,
     "attention, D = 64, 64 columns, for each column": 1.97,
     "x-gradient of the Gaussian sum, D = 200, for each column": 4.3,
-    "x-gradient of the Gaussian sum, D = 1000, for each column": 14.1,
+    "x-gradient of the Gaussian sum, D = 1000, for each column": 14.3,
 }

@@ -63,9 +63,13 @@ FORMULAS: dict[str, tuple[Callable[..., Any], int, str, float | None]] = {
     "argKmin(10) of sqdist, D = 3": (lambda x, y: Vi(x).sqdist(Vj(y)).argKmin(10, axis=1), 3, "", None),
     "Kmin(32) of sqdist, D = 3": (lambda x, y: Vi(x).sqdist(Vj(y)).Kmin(32, axis=1), 3, "", None),
     "Gaussian sum, D = 1000, for each feature": (gaussian, 1000, "j", None),
+    "Gaussian sum, D = 3, 16 columns, for each column": (columns(16), 3, "j", None),
+    "Gaussian sum, D = 3, 24 columns, for each column": (columns(24), 3, "j", None),
     "Gaussian sum, D = 3, 64 columns, for each column": (columns(64), 3, "j", None),
     "Gaussian sum, D = 3, 300 columns, for each column": (columns(300), 3, "j", None),
     "attention, D = 64, 64 columns, for each column": (attention, 64, "v", None),
+    "x-gradient of the Gaussian sum, D = 200, for each column": (gradient, 200, "ji", None),
+    "x-gradient of the Gaussian sum, D = 1000, for each column": (gradient, 1000, "ji", None),
 }
 
 
@@ -120,17 +124,26 @@ def count(name: str, chip: Chip) -> Counted:
     rows = {"i": (M, 1), "j": (N, 1), "c": (N, 1), "v": (N, d)}
     args = [jax.ShapeDtypeStruct(s, jnp.float32) for s in ((M, d), (N, d))]
     args += [jax.ShapeDtypeStruct(rows[role], jnp.complex64 if role == "c" else jnp.float32) for role in others]
-    tiles = explain(f, *args, platform="cuda")[-1].plan.tiles
+    explained = _explained(f, args, chip)
+    tiles = explained.plan.tiles
     if tiles.members:
         return _by_groups(f, args, chip)
     kernels = compile_for(chip, lower_for(chip, f, *args)).kernels
     kernel = [k for k in kernels if "lazyjax" in k.name][-1]  # XLA makes some with Triton, too
     *outer, inner = kernel.assembled.loops  # the shortest loop, which no other is in
-    if tiles.columns and d > FEATURES:  # it takes some features of an inner product, and is in the one over j
-        again = Counter({o: (d // FEATURES - 1) * k for o, k in inner.opcodes.items()})
+    if tiles.columns and d > FEATURES:  # it takes some features of a contraction, and is in the one over j
+        steps = d // (tiles.features or FEATURES)
+        again = Counter({o: (steps - 1) * k for o, k in inner.opcodes.items()})
         inner = dataclasses.replace(outer[-1], opcodes=outer[-1].opcodes + again)
-    widest = math.prod(explain(f, *args, platform="cuda")[-1].description.outputs[0].shape[1:])
-    return Counted(kernel, tiles, inner, columns=widest)
+    return Counted(kernel, tiles, inner, columns=math.prod(explained.description.outputs[0].shape[1:]))
+
+
+def _explained(f: Callable[..., Any], args: Sequence[Any], chip: Chip) -> Any:
+    """The last reduction of a formula and the plan of it that is compiled for a chip."""
+    from tests.gpu.lowering import abstract_gpu
+
+    with abstract_gpu(chip):
+        return explain(f, *args, platform="cuda")[-1]
 
 
 def _by_groups(f: Callable[..., Any], args: Sequence[Any], chip: Chip) -> Counted:
@@ -138,7 +151,7 @@ def _by_groups(f: Callable[..., Any], args: Sequence[Any], chip: Chip) -> Counte
     which loads the features of j."""
     from tests.gpu.compiling import compile_for, lower_for
 
-    explained = explain(f, *args, platform="cuda")[-1]
+    explained = _explained(f, args, chip)
     tiles, selection = explained.plan.tiles, explained.description.reduction
     compiled = compile_for(chip, lower_for(chip, f, *args)).kernels
     minima, choice, again = (k for k in compiled if "lazyjax" in k.name)

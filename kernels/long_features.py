@@ -180,19 +180,22 @@ def variables(items: Sequence[Any]) -> Iterator[Any]:
 
 
 @functools.lru_cache(maxsize=512)
-def split(pair: PairFunction, roles: tuple[str, ...], context: Any) -> Split | str:
-    """The two parts of a pair function, or why there is no use in telling them apart; remembered for a `config_key`."""
+def split(pair: PairFunction, roles: tuple[str, ...], context: Any, least: int = LONG) -> Split | str:
+    """The two parts of a pair function, or why there is no use in telling them apart; remembered for a `config_key`.
+
+    Results of more than `least` numbers are long results.
+    """
     del context
     try:
-        return _analyse(pair.jaxpr, roles)
+        return _analyse(pair.jaxpr, roles, least)
     except Unsupported as error:
         return str(error)
 
 
-def _analyse(closed: ClosedJaxpr, roles: Sequence[str]) -> Split:
-    if not any(math.prod(a.shape) > LONG for a in closed.in_avals):
+def _analyse(closed: ClosedJaxpr, roles: Sequence[str], least: int) -> Split:
+    if not any(math.prod(a.shape) > least for a in closed.in_avals):
         raise Unsupported("all features are short")
-    parts = _parts(_inlined(closed), roles)
+    parts = _parts(_inlined(closed), roles, least)
     meeting = [v for eqn in parts.first for v in eqn.outvars if len(parts.reads[v]) == 2]
     long = [v for v, is_one in zip(parts.jaxpr.jaxpr.outvars, parts.long_results, strict=True) if is_one]
     if not any(v in meeting for v in (*parts.kept, *long)):
@@ -208,7 +211,7 @@ def split_off(closed: ClosedJaxpr, roles: Sequence[str]) -> Split | str:
         return str(error)
 
 
-def _parts(closed: ClosedJaxpr, roles: Sequence[str]) -> Split:
+def _parts(closed: ClosedJaxpr, roles: Sequence[str], least: int = LONG) -> Split:
     jaxpr = closed.jaxpr
     reads: dict[Any, frozenset[str]] = {v: frozenset() for v in jaxpr.constvars}
     reads |= {v: frozenset(r) - {"p"} for v, r in zip(jaxpr.invars, roles, strict=True)}
@@ -220,7 +223,7 @@ def _parts(closed: ClosedJaxpr, roles: Sequence[str]) -> Split:
     # A short variable that is computed from something long is kept.
     kept = {v: None for eqn in jaxpr.eqns if any(map(is_long, variables(eqn.invars)))
             for v in eqn.outvars if not is_long(v)}  # fmt: skip
-    long_results = tuple(is_long(v) for v in jaxpr.outvars)
+    long_results = tuple(size(v) > least for v in jaxpr.outvars)
     results = [v for v, long in zip(jaxpr.outvars, long_results, strict=True) if not long]
     short = tuple(k for k, v in enumerate(jaxpr.invars) if not is_long(v))
     rest, read = needed(jaxpr.eqns, results, given=kept)
@@ -296,10 +299,10 @@ def computed(desc: Description) -> Description:
     return desc.replace(pair=_shifted(desc.pair, desc.reduction, config_key()), roles=(*desc.roles, "i"))
 
 
-def parts_of(desc: Description) -> Split | str:
+def parts_of(desc: Description, least: int = LONG) -> Split | str:
     """The pair function of `computed` told apart, or why it cannot be run so."""
     own = computed(desc)
-    parts = split(own.pair, own.roles, config_key())
+    parts = split(own.pair, own.roles, config_key(), least)
     if isinstance(parts, str):
         return parts
     if isinstance(desc.reduction, ShiftedSum):

@@ -1,9 +1,15 @@
-"""Results with long features that are numbers of a pair times features of j: `sum_j w_ij v_j`, with v_j long.
+"""Results with long features that are numbers of a pair times features of i or j: `sum_j w_ij v_j`, with v_j long.
 
-K @ b with many columns, attention, and their derivatives.  `weighted_sums` tells such a pair function apart: the short
-part, which gives the short results and the weights w_ij, and the terms, each a weight and the long rows that it
-multiplies.  A kernel computes a tile of weights, and leaves the rest to a matrix product.  It is for kernels that
-compute float16 and bfloat16 in float32: what is rounded to these in between, is not.
+K @ b with many columns, attention, sums of w (x - y), and their derivatives.  `weighted_sums` tells such a pair
+function apart: the short part, which gives the short results and the weights w_ij, and the terms, each a weight and the
+long rows that it multiplies.  A kernel computes a tile of weights, and leaves the rest to a matrix product, or, where
+the rows are those of i alone, to the sum of the weights.  It is for kernels that compute float16 and bfloat16 in
+float32: what is rounded to these in between, is not.
+
+A difference x_i - y_j becomes two terms, (x_i - c) and -(y_j - c), about a centre c that the kernel chooses for some
+rows i at once.  Whatever c is, what is rounded is x - c and y - c, so a centre among the rows keeps errors as small as
+the points spread there and as far as the weights reach; without one they would grow with the distance of all points
+from 0.  Other sums need no centre: their terms are rounded before they are added.
 """
 
 from __future__ import annotations
@@ -11,8 +17,9 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
+from typing import Literal as OneOf
 
 import jax
 import jax.numpy as jnp
@@ -39,8 +46,25 @@ from .reduction import ShiftedSum, config_key
 
 
 @dataclasses.dataclass(frozen=True)
+class Inverse:
+    """One over a variable."""
+
+    of: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Difference:
+    """A row of i and a row of j, one taken from the other; or both added."""
+
+    of_i: Any
+    of_j: Any
+    adds: bool
+
+
+@dataclasses.dataclass(frozen=True)
 class Term:
-    """A part of a long result: a weight times the product of long rows of j, of i and of parameters."""
+    """A part of a long result: a weight times the product of long rows of j, of i and of parameters, and of one side of
+    a difference, which is less its centre."""
 
     result: int  # place among the results of the pair function
     weight: int  # place among the weights
@@ -48,6 +72,13 @@ class Term:
     of_i: tuple[Any, ...]
     of_p: tuple[Any, ...]
     minus: bool
+    difference: Difference | None = None
+    side: OneOf["", "i", "j"] = ""
+
+    @property
+    def is_product(self) -> bool:
+        """Whether it is a matrix product of weights and rows of j, not the sum of weights alone."""
+        return bool(self.of_j) or self.side == "j"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,18 +122,22 @@ class WeightedSums:
             return []
         jaxpr = self.whole.jaxpr.jaxpr
         constants = dict(zip(jaxpr.constvars, self.whole.jaxpr.consts, strict=True))
-        eqns, read = needed(jaxpr.eqns, wanted, given={})
+        results = [_inverted(v) for v in wanted]
+        eqns, read = needed(jaxpr.eqns, results, given={})
         places = [k for k, v in enumerate(jaxpr.invars) if v in read]
-        fn = evaluated(eqns, constants, [jaxpr.invars[k] for k in places], wanted, dtype)
+        fn = evaluated(eqns, constants, [jaxpr.invars[k] for k in places], results, dtype)
         if role != "p":
             fn = jax.vmap(fn, [0 if self.roles[k] == role else None for k in places])
         found = fn(*(args[k] for k in places))
-        return [x.reshape(*x.shape[: role != "p"], size(v)) for x, v in zip(found, wanted, strict=True)]
+        found = [x.reshape(*x.shape[: role != "p"], size(v)) for x, v in zip(found, results, strict=True)]
+        inverse = [isinstance(v, Inverse) for v in wanted]
+        return [1 / x.astype(dtype(x.dtype)) if turned else x for x, turned in zip(found, inverse, strict=True)]
 
 
-def weighted_sums(desc: Description) -> WeightedSums | str:
-    """The pair function of `computed` told apart, or why it is not of this kind."""
-    parts = parts_of(desc)
+def weighted_sums(desc: Description, least: int = LONG) -> WeightedSums | str:
+    """The pair function of `computed` told apart, or why it is not of this kind; results of more than `least` numbers
+    are long."""
+    parts = parts_of(desc, least)
     if isinstance(parts, str):
         return parts
     if not any(parts.long_results):
@@ -148,8 +183,7 @@ def _told_apart(parts: Split, roles: tuple[str, ...], context: Any) -> WeightedS
     jaxpr = parts.jaxpr.jaxpr
     results = list(zip(jaxpr.outvars, parts.long_results, strict=True))
     chains = _Chains(parts)
-    weights: list[tuple[Any, ...]] = []  # the numbers whose product it is
-    kinds: list[Any] = []
+    weights: dict[Any, int] = {}  # what is added, each the product of some numbers, and its dtype
     terms = []
     for place, (v, long) in enumerate(results):
         if not long:
@@ -157,22 +191,32 @@ def _told_apart(parts: Split, roles: tuple[str, ...], context: Any) -> WeightedS
         dtype = v.aval.dtype
         if not jnp.issubdtype(dtype, jnp.floating):
             return f"products of {dtype} are not available"
-        for minus, factors in _terms(chains.node(v)):
-            if factors is None:
-                return "a result with long features is no sum of numbers of the pair times features of j"
-            numbers, rows = _sorted(factors)
-            if not rows["j"]:
-                return "a result with long features does not read those of j"
-            if numbers not in weights:
-                weights.append(numbers)
-                kinds.append(dtype)
-            terms.append(Term(place, weights.index(numbers), rows["j"], rows["i"], rows["p"], minus))
+        if (products := _products(chains.node(v))) is None:
+            return "a result with long features is no sum of numbers of the pair times features of i or j"
+        added: dict[Any, list[tuple[bool, Any]]] = {}  # what the same rows are multiplied by
+        for product in products:
+            numbers, rows = _sorted(product.leaves)
+            if not (any(rows.values()) or product.difference):
+                return "a result with long features has a part that is the same for all features"
+            difference, sides = product.difference, [("", product.minus)]
+            if difference is not None:
+                sides = [("i", product.minus), ("j", product.minus if difference.adds else not product.minus)]
+            for side, minus in sides:
+                own = rows["j"], rows["i"], rows["p"], difference, side
+                added.setdefault(own, []).append((minus, numbers))
+        for (of_j, of_i, of_p, difference, side), own in added.items():
+            minus = own[0][0]
+            weight = tuple((m != minus, numbers) for m, numbers in own), dtype
+            which = weights.setdefault(weight, len(weights))
+            terms.append(Term(place, which, of_j, of_i, of_p, minus, difference, side))
+    if not any(t.is_product for t in terms):
+        return "no result with long features reads those of j"
     shorts = tuple(k for k, (_, long) in enumerate(results) if not long)
     found = {}
     for eqn in parts.first:
         if eqn.primitive.name == "reduce_sum" and (inner := _inner_product(chains, eqn)) is not None:
             found[eqn.outvars[0]] = inner
-    pair, used, read = _short_part(parts, [jaxpr.outvars[k] for k in shorts], weights, kinds, found)
+    pair, used, read = _short_part(parts, [jaxpr.outvars[k] for k in shorts], list(weights), found)
     inner = tuple(found[v] for v in read)
     short = split_off(pair.jaxpr, (*(roles[k] for k in used), *["ij"] * len(inner)))
     return short if isinstance(short, str) else WeightedSums(parts, roles, short, used, inner, shorts, tuple(terms))
@@ -196,12 +240,13 @@ def _inner_product(chains: _Chains, eqn: Any) -> InnerProduct | None:
 
 
 def _short_part(
-    parts: Split, shorts: Sequence[Any], weights: Sequence[Sequence[Any]], kinds: Sequence[Any], inner: Any
+    parts: Split, shorts: Sequence[Any], weights: Sequence[tuple[Any, Any]], inner: Any
 ) -> tuple[PairFunction, tuple[int, ...], tuple[Any, ...]]:
     """The function of a pair that gives short results and weights; which arguments and inner products it reads."""
     jaxpr = parts.jaxpr.jaxpr
     constants = dict(zip(jaxpr.constvars, parts.jaxpr.consts, strict=True))
-    targets = [*shorts, *(v for numbers in weights for v in numbers if not _is_known(v))]
+    factors = [_inverted(v) for products, _ in weights for _, numbers in products for v in numbers]
+    targets = [*shorts, *(v for v in factors if not isinstance(v, np.generic))]
     eqns, read = needed(jaxpr.eqns, targets, given=inner)
     used = tuple(k for k, v in enumerate(jaxpr.invars) if v in read)
     known = tuple(v for v in inner if v in read)
@@ -212,17 +257,26 @@ def _short_part(
         value = lambda v: v if isinstance(v, np.generic) else v.val if isinstance(v, Literal) else env[v]  # noqa: E731
         for eqn in eqns:
             env.update(zip(eqn.outvars, apply(eqn, *map(value, eqn.invars)), strict=True))
-        products = []
-        for numbers, dtype in zip(weights, kinds, strict=True):
-            own = [lax.reshape(jnp.asarray(value(v), dtype), ()) for v in numbers]
-            products.append(functools.reduce(lax.mul, own) if own else jnp.ones((), dtype))
-        return [*map(value, shorts), *products]
+
+        def factor(v: Any, dtype: Any) -> Any:
+            own = lax.reshape(jnp.asarray(value(_inverted(v)), dtype), ())
+            return 1 / own if isinstance(v, Inverse) else own
+
+        def weight(products: Any, dtype: Any) -> Any:
+            total: Any = None
+            for minus, numbers in products:
+                own = functools.reduce(lax.mul, [factor(v, dtype) for v in numbers] or [jnp.ones((), dtype)])
+                total = own if total is None else total - own if minus else total + own
+            return total
+
+        return [*map(value, shorts), *(weight(*w) for w in weights)]
 
     return PairFunction(jax.make_jaxpr(run)(*(v.aval for v in inputs))), used, known
 
 
-def _is_known(v: Any) -> bool:
-    return isinstance(v, Literal | np.generic)
+def _inverted(v: Any) -> Any:
+    """The variable that it is, or is one over."""
+    return v.of if isinstance(v, Inverse) else v
 
 
 class _Chains:
@@ -233,14 +287,19 @@ class _Chains:
         self.makes = {v: eqn for eqn in parts.first for v in eqn.outvars}
 
     def node(self, v: Any) -> Node:
-        if isinstance(v, Literal) or size(v) == 1:
+        if isinstance(v, Literal):
+            literal: Any = v.aval
+            return Node(value=np.asarray(v.val, literal.dtype).reshape(())[()], reads="number")
+        if size(v) == 1:
             return Node(value=v, reads="number")
         reads = "".join(sorted(self.parts.reads[v]))
         if reads != "ij":
             return Node(value=v, reads=reads or "p")
         eqn = self.makes[v]
         if passes_on(eqn) or _widens(eqn):
-            return self.node(eqn.invars[eqn.outvars.index(v)])
+            own = eqn.invars[eqn.outvars.index(v)]
+            if size(own) in (1, size(v)):  # a vector that is not long may be repeated
+                return self.node(own)
         return Node(eqn, [self.node(o) for o in eqn.invars])
 
 
@@ -252,12 +311,49 @@ def _widens(eqn: Any) -> bool:
     return all(jnp.issubdtype(kind, jnp.floating) and kind.itemsize <= 4 for kind in kinds)
 
 
-def _terms(node: Node, minus: bool = False) -> Iterator[tuple[bool, list[Node] | None]]:
-    """The products whose sum a long result is, each with its sign."""
-    factors = node.factors()
-    if factors is None and node.is_sum:
+@dataclasses.dataclass(frozen=True)
+class _Product:
+    """Leaves that are multiplied with one another, and with a difference."""
+
+    minus: bool
+    leaves: tuple[Node, ...]
+    difference: Difference | None = None
+
+
+# Products that one result may be the sum of, at most.
+PRODUCTS = 16
+
+
+def _products(node: Node) -> list[_Product] | None:
+    """The products whose sum a long result is, if it is one; what multiplies a sum multiplies its parts."""
+    if node.eqn is None:
+        return [_Product(False, (node,))]
+    name, adds = node.eqn.primitive.name, not node.is_difference
+    if name in ("add", "add_any", "sub"):
         first, second = node.operands
-        yield from _terms(first, minus)
-        yield from _terms(second, minus != node.is_difference)
-    else:
-        yield minus, factors
+        if first.is_row and second.is_row:  # of i and j: what reads one of them alone is a leaf
+            if first.reads == "i":
+                return [_Product(False, (), Difference(first.value, second.value, adds))]
+            return [_Product(not adds, (), Difference(second.value, first.value, adds))]
+        a, b = map(_products, node.operands)
+        if a is None or b is None or len(a) + len(b) > PRODUCTS:
+            return None
+        return [*a, *(b if adds else map(_negated, b))]
+    if name == "neg":
+        inner = _products(node.operands[0])
+        return None if inner is None else [_negated(p) for p in inner]
+    if name not in ("mul", "div"):
+        return None
+    first, second = node.operands
+    if name == "div":
+        if second.eqn is not None:
+            return None
+        second = Node(value=Inverse(second.value), reads=second.reads)
+    a, b = _products(first), _products(second)
+    if a is None or b is None or len(a) * len(b) > PRODUCTS or any(p.difference and q.difference for p in a for q in b):
+        return None
+    return [_Product(p.minus != q.minus, (*p.leaves, *q.leaves), p.difference or q.difference) for p in a for q in b]
+
+
+def _negated(product: _Product) -> _Product:
+    return dataclasses.replace(product, minus=not product.minus)

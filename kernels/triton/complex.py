@@ -18,7 +18,7 @@ import numpy as np
 from jax import lax
 from jax.extend.core import ClosedJaxpr, Literal
 
-from ..description import Description, PairFunction, trace_pair
+from ..description import Description, PairFunction, trace_pair, traced_of
 from ..long_features import apply
 from ..reduction import Reduction, TracedReduction, config_key, trace, tree_merge
 from ..scalarize import IDENTITY, STRUCTURAL, Unsupported, inner_jaxpr
@@ -357,6 +357,16 @@ def _in_parts(desc: Description, context: Any) -> Description:
 def in_parts(desc: Description) -> Description:
     """A description without complex numbers, itself where it has none; raises `Unsupported` where that cannot be."""
     return _in_parts(desc, config_key())
+
+
+def real_of(desc: Description) -> Description | str:
+    """A description as Triton sees it, whose reduction can be folded pair by pair; or why there is none."""
+    try:
+        own = in_parts(desc)
+        traced_of(own).fold(1)
+    except Unsupported as error:
+        return str(error)
+    return own
 
 
 def run_in_parts(

@@ -22,7 +22,7 @@ from ..cost import operations
 from ..description import Description, traced_of
 from ..reduction import TracedReduction, tree_merge
 from ..scalarize import evaluate, tiles
-from .complex import in_parts, run_in_parts
+from .complex import in_parts, real_of, run_in_parts
 from .text import DTYPES, Text, Value, refusal, type_of
 
 name = "triton-ir"
@@ -54,12 +54,9 @@ def supports(desc: Description, platform: str) -> str | None:
     sizes = [math.prod((*desc.batch, lead[r], *a.shape)) for a, r in zip(desc.pair.in_avals, desc.roles, strict=True)]
     if max([*sizes, *(math.prod(o.shape) for o in desc.outputs)]) > np.iinfo(np.int32).max:
         return "an array of more than 2**31 elements is beyond the 32-bit offsets of its loads"
-    try:
-        desc = in_parts(desc)
-        traced = traced_of(desc)
-        traced.fold(1)
-    except scalarize.Unsupported as error:
-        return str(error)
+    if isinstance(own := real_of(desc), str):
+        return own
+    desc, traced = own, traced_of(own)
     for closed in (desc.pair.jaxpr, traced.fold(1), traced.merge, traced.finalize):
         if (reason := refusal(closed)) is not None:
             return reason

@@ -26,15 +26,17 @@ from jax import lax
 from .. import scalarize
 from ..cost import operations
 from ..description import Description, traced_of
+from ..long_features import LONG
 from ..pairs import batched
-from ..weighted_sums import by_length
+from ..reduction import TracedReduction
+from ..weighted_sums import WeightedSums, by_length
 from . import long_plan, product_plan
 from .arithmetic import composites
 from .body import Accumulators, Fold, computing, in_groups
-from .complex import in_parts, run_in_parts
+from .complex import in_parts, real_of, run_in_parts
 from .launch import launch
 from .long import LongKernel
-from .plan import TritonPlan, choose
+from .plan import TritonPlan, choose, worth
 from .products import ProductKernel, sums_of
 from .products import stages_of as stages_of_products
 from .stages import parts_of, stages_of
@@ -71,23 +73,38 @@ def supports(desc: Description, platform: str) -> str | None:
         return "an array of more than 2**31 elements is beyond the 32-bit offsets of its loads"
     if desc.ranges is not None and max(desc.m, desc.n) > np.iinfo(np.int32).max:
         return "ranges of an axis of more than 2**31 rows are beyond its 32-bit integers"
-    try:
-        desc = in_parts(desc)
-        traced = traced_of(desc)
-        traced.fold(1)
-    except scalarize.Unsupported as error:
-        return str(error)
-    if not isinstance(sums := sums_of(desc), str):
-        longest = max(desc.m, desc.n) + PADDED
-        widest = max(math.prod(v.aval.shape) for v in (*sums.whole.jaxpr.jaxpr.invars, *sums.whole.jaxpr.jaxpr.outvars))
-        if longest * (widest + PADDED) > np.iinfo(np.int32).max:
-            return "an array of more than 2**31 elements, padded, is beyond the 32-bit offsets of its loads"
-        return _unsupported(*stages_of_products(desc, sums).emitted())
+    if isinstance(own := real_of(desc), str):
+        return own
+    desc, traced = own, traced_of(own)
+    reason = _no_products(desc, sums := sums_of(desc))
+    if reason is None or (_has_long_results(desc) and not isinstance(sums, str)):
+        return reason
+    return _not_alone(desc, traced, reason)
+
+
+def _has_long_results(desc: Description) -> bool:
+    return max(math.prod(v.shape) for v in desc.pair.out_avals) > LONG
+
+
+def _no_products(desc: Description, sums: WeightedSums | str) -> str | None:
+    """None, or why results are not computed as matrix products."""
+    if isinstance(sums, str):
+        return sums
+    longest = max(desc.m, desc.n) + PADDED
+    widest = max(math.prod(v.aval.shape) for v in (*sums.whole.jaxpr.jaxpr.invars, *sums.whole.jaxpr.jaxpr.outvars))
+    if longest * (widest + PADDED) > np.iinfo(np.int32).max:
+        return "an array of more than 2**31 elements, padded, is beyond the 32-bit offsets of its loads"
+    return _unsupported(*stages_of_products(desc, sums).emitted())
+
+
+def _not_alone(desc: Description, traced: TracedReduction, products: str) -> str | None:
+    """None, or why a kernel that keeps an accumulator for every number of a result cannot run this description, which
+    is no matrix product for another reason."""
     features = sum(math.prod(a.shape) for a in desc.pair.in_avals)
     accumulators = sum(math.prod(a.shape) for a in traced.acc_avals)
     if accumulators > ACCUMULATORS:
         many = f"{accumulators} accumulators are more than the {ACCUMULATORS} that one program holds in registers"
-        return f"{many}, and they are no matrix product: {sums}"
+        return f"{many}, and they are no matrix product: {products}"
     parts = parts_of(desc)
     if isinstance(parts, str) and features > FEATURES:
         many = f"{features} features are more than the {FEATURES} that one program holds in registers"
@@ -124,11 +141,16 @@ def plan(desc: Description, platform: str) -> TritonPlan:
     from .group_plan import choose_way  # which plans kernels of this file, too
 
     desc = in_parts(desc)
-    if not isinstance(sums := sums_of(desc), str):
-        return _apart(desc, product_plan.choose(desc, sums, platform), platform)
+    sums, traced, found = sums_of(desc), traced_of(desc), []
+    if not isinstance(sums, str) and _no_products(desc, sums) is None:
+        found.append(_apart(desc, product_plan.choose(desc, sums, platform), platform))
+        if _has_long_results(desc) or _not_alone(desc, traced, "") is not None:
+            return found[0]
     if isinstance(parts := parts_of(desc), str):
-        return choose_way(desc, choose(desc, traced_of(desc), platform), platform)
-    return long_plan.choose(desc, traced_of(desc), stages_of(parts, desc.roles), platform)
+        found.append(choose_way(desc, choose(desc, traced, platform), platform))
+    else:
+        found.append(long_plan.choose(desc, traced, stages_of(parts, desc.roles), platform))
+    return max(found, key=worth)
 
 
 def _apart(desc: Description, together: TritonPlan, platform: str) -> TritonPlan:

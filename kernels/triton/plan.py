@@ -203,4 +203,14 @@ def _block(desc: Description, rows: int, warps: int) -> int:
 
 def price(m: Model) -> float:
     """Instructions of a pair, more where registers leave room for few warps."""
-    return m.pair * max(1.0, m.registers / PREFERRED) ** 2
+    return m.pair * crowding(m.registers)
+
+
+def worth(plan: TritonPlan) -> float:
+    """Pairs per second of a plan, fewer where registers leave room for few warps; tensor cores do with few."""
+    return plan.bound / (1 if plan.tensor else crowding(plan.registers))
+
+
+def crowding(registers: int) -> float:
+    """What a pair costs more where the registers of a thread leave room for few warps."""
+    return max(1.0, registers / PREFERRED) ** 2

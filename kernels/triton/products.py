@@ -3,7 +3,11 @@
 One program owns BM rows and a block of C columns of the result, and walks through j in blocks of BN.  A block of
 weights is a (BM, BN) tile in registers, computed as any other formula is (`stages`, `expression`); the rows of j that
 it multiplies are a (BN, C) tile, and their product is added to a (BM, C) accumulator.  So a weight is computed once for
-all columns of a block, and each number of j that is loaded serves all rows of a program.
+all columns of a block, and each number of j that is loaded serves all rows of a program.  Of weights that multiply rows
+of i alone the sum is kept.
+
+Of differences the centre is the mean of the rows of a program, which is taken from the (BN, C) tile as it is loaded:
+points that are far off cost other programs no precision.
 
 Sums of exponentials keep the running maximum of each row; where a block raises it, what was summed before is rescaled
 (Milakov and Gimelshein, "Online normalizer calculation for softmax", 2018; Dao et al., "FlashAttention", 2022).
@@ -26,17 +30,17 @@ from jax import lax
 from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
 from ..description import Description, traced_of
-from ..long_features import as_jaxpr, needed, size
+from ..long_features import LONG, as_jaxpr, needed, size
 from ..reduction import ShiftedSum, config_key, tree_merge
 from ..scalarize import broadcast_tile, evaluate, tiles
-from ..weighted_sums import InnerProduct, Term, WeightedSums, weighted_sums
+from ..weighted_sums import Difference, InnerProduct, Term, WeightedSums, weighted_sums
 from .arithmetic.expression import PAIR, READS, J, Program, Recorder
 from .arithmetic.instructions import emit
 from .body import computing, in_groups
 from .launch import launch
 from .long import Reader, StagedKernel
 from .plan import TritonPlan
-from .stages import Stages
+from .stages import Numbers, Stages
 
 # What a program keeps: the running maximum of sums of exponentials (BM, 1), sums of short results (BM, BN), and of each
 # term (BM, C).
@@ -48,13 +52,21 @@ LEAST = 16  # rows, columns and numbers of j that a matrix product of Triton tak
 
 
 def sums_of(desc: Description) -> WeightedSums | str:
-    """The pair function told apart, or why this kernel cannot run it."""
+    """The pair function told apart, or why this kernel cannot run it.
+
+    Few columns may be a matrix product, too; but differences of few features stay what they are.
+    """
     if desc.ranges is not None:
         return "ranges are walked through with all features at hand"
-    if isinstance(sums := weighted_sums(desc), str):
+    sums = weighted_sums(desc, LEAST // 2)
+    if isinstance(sums, str) or any(t.difference and width_of(sums, t) <= LONG for t in sums.terms):
+        sums = weighted_sums(desc)
+    if isinstance(sums, str):
         return sums
     if desc.over == "ij":
         return "results with long features are summed over both axes"
+    if desc.precision == "exact" and any(t.difference for t in sums.terms):
+        return "differences of long features are told apart, which precision='exact' does not allow"
     if not isinstance(desc.reduction, ShiftedSum):
         for a, v in zip(traced_of(desc).acc_avals, desc.pair.out_avals, strict=True):
             if computing(a.dtype) != computing(v.dtype):
@@ -156,6 +168,11 @@ def kind_of(sums: WeightedSums, term: Term) -> Any:
     return computing(sums.whole.jaxpr.jaxpr.outvars[term.result].aval.dtype)
 
 
+def summed_alone(sums: WeightedSums) -> dict[int, Term]:
+    """The weights that multiply no rows of j, each with a term that it stands in."""
+    return {t.weight: t for t in sums.terms if not t.is_product}
+
+
 def padded(features: int) -> int:
     """Features of an inner product, with zeros."""
     power = max(LEAST, 1 << (features - 1).bit_length())
@@ -187,11 +204,15 @@ class ProductKernel(StagedKernel):
         assert isinstance(sums, WeightedSums)  # the planner chooses this kernel for nothing else
         super().__init__(desc, plan, stages_of(desc, sums))
         self.sums, self.shifted = sums, isinstance(desc.reduction, ShiftedSum)
-        self.widths = [width_of(sums, t) for t in sums.terms]
+        self.terms = [t for t in sums.terms if t.is_product]
+        self.flat = summed_alone(sums)
+        self.widths = [width_of(sums, t) for t in self.terms]
         self.blocks = -(-max(self.widths) // plan.columns)
+        self.height = self.steps * self.columns
         self.values = Values(desc, sums, self.stages, plan.assembly)
         short = [a for k, a in enumerate(self._sum_avals()) if k not in {t.result - self.shifted for t in sums.terms}]
-        self.shorts = [a for a in short for _ in range(math.prod(a.shape))]
+        self.shorts = [computing(a.dtype) for a in short for _ in range(math.prod(a.shape))]
+        self.shorts += [kind_of(sums, t) for t in self.flat.values()]
 
     def _sum_avals(self) -> list[Any]:
         """Of everything that is summed, in order."""
@@ -204,16 +225,15 @@ class ProductKernel(StagedKernel):
     def __call__(self, args: Sequence[jax.Array]) -> Sequence[jax.Array]:
         desc, plan, sums = self.desc, self.plan, self.sums
         given: list[Any] = [args[k] if k < len(args) else None for k in sums.used]  # no maximum yet
-        arrays = [*self.arrays(given), *(self._matrix(t, args) for t in sums.terms)]
+        arrays = [*self.arrays(given), *(x for t in self.terms for x in self._matrices(t, args))]
         for inner in sums.inner:
             arrays += [self._features(inner, args, role) for role in "ij"]
         held = self.splits * desc.m
-        kinds = [computing(a.dtype) for a in self.shorts]
         out_shape = [jax.ShapeDtypeStruct((held,), self._score_kind())] if self.shifted else []
-        out_shape += [jax.ShapeDtypeStruct((held,), kind) for kind in kinds]
+        out_shape += [jax.ShapeDtypeStruct((held,), kind) for kind in self.shorts]
         out_shape += [
             jax.ShapeDtypeStruct((held * width,), kind_of(sums, t))
-            for t, width in zip(sums.terms, self.widths, strict=True)
+            for t, width in zip(self.terms, self.widths, strict=True)
         ]
         outs = launch(self._kernel, plan, arrays, out_shape, (self.programs, self.splits, self.blocks))
         outs = [o.reshape(self.splits, desc.m, -1) for o in outs]
@@ -229,12 +249,33 @@ class ProductKernel(StagedKernel):
     def _score_kind(self) -> Any:
         return computing(self.sums.whole.jaxpr.jaxpr.outvars[0].aval.dtype)
 
-    def _matrix(self, term: Term, args: Sequence[jax.Array]) -> jax.Array:
-        """The rows of j of a term, one after the other, with zeros where a block of rows or columns is not full."""
-        rows = self.sums.rows(args, "j", term.of_j, computing)
-        x = _multiplied([*rows, *self.sums.rows(args, "p", term.of_p, computing)])
-        extra = self.steps * self.columns - self.desc.n, self.blocks * self.plan.columns - x.shape[1]
+    def _matrices(self, term: Term, args: Sequence[jax.Array]) -> list[jax.Array]:
+        """What a term reads: of a difference the rows of j and the centres of all programs, and the product of other
+        rows of j, where there are any."""
+        found = []
+        if term.side == "j":
+            assert term.difference is not None
+            centre = self._centres(term.difference, args)
+            found += [self._matrix(self.sums.rows(args, "j", [term.difference.of_j], computing)[0], self.height)]
+            found += [self._matrix(-centre if term.difference.adds else centre, self.programs)]
+        if term.of_j:
+            rows = [*self.sums.rows(args, "j", term.of_j, computing), *self.sums.rows(args, "p", term.of_p, computing)]
+            found += [self._matrix(_multiplied(rows), self.height)]
+        return found
+
+    def _matrix(self, x: jax.Array, height: int) -> jax.Array:
+        """Rows, one after the other, with zeros where a block of rows or columns is not full."""
+        extra = height - x.shape[0], self.blocks * self.plan.columns - x.shape[1]
         return jnp.pad(x, [(0, k) for k in extra]).reshape(-1)
+
+    def _centres(self, difference: Difference, args: Sequence[jax.Array]) -> jax.Array:
+        """The mean of the rows of i of every program, where it is finite: (programs, features)."""
+        (rows,) = self.sums.rows(args, "i", [difference.of_i], computing)
+        x, count = rows.astype(computing(rows.dtype)), self.plan.block_i
+        x = jnp.pad(x, ((0, self.programs * count - x.shape[0]), (0, 0))).reshape(self.programs, count, x.shape[1])
+        own = jnp.minimum(count, self.desc.m - count * jnp.arange(self.programs))
+        mean = x.sum(1) / own[:, None].astype(x.dtype)
+        return jnp.where(jnp.abs(mean) < jnp.inf, mean, 0)
 
     def _features(self, inner: InnerProduct, args: Sequence[jax.Array], role: str) -> jax.Array:
         """One side of an inner product, row after row, with zeros where features or rows do not fill a tile."""
@@ -247,10 +288,20 @@ class ProductKernel(StagedKernel):
 
     def _accumulators(self, maximum: Any, outs: list[jax.Array], args: Sequence[jax.Array]) -> list[jax.Array]:
         """The accumulators of the reduction, (splits, rows, ...), from what programs wrote."""
-        terms = outs[len(self.shorts) :]
+        first = len(self.shorts)
+        sums = dict(zip(self.flat, outs[first - len(self.flat) : first], strict=True))
+        products = iter(outs[first:])
         totals: dict[int, Any] = {}
-        for term, total in zip(self.sums.terms, terms, strict=True):
-            for x in self.sums.rows(args, "i", term.of_i, computing):
+        for term in self.sums.terms:
+            total = next(products) if term.is_product else sums[term.weight]
+            rows = self.sums.rows(args, "i", term.of_i, computing)
+            rows += [] if term.of_j else self.sums.rows(args, "p", term.of_p, computing)
+            if term.side == "i":
+                assert term.difference is not None
+                (own,) = self.sums.rows(args, "i", [term.difference.of_i], computing)
+                centre = jnp.repeat(self._centres(term.difference, args), self.plan.block_i, 0)[: self.desc.m]
+                rows.append(own.astype(centre.dtype) - centre)
+            for x in rows:
                 total = total * x
             total = -total if term.minus else total
             totals[term.result] = totals[term.result] + total if term.result in totals else total
@@ -278,8 +329,8 @@ class ProductKernel(StagedKernel):
 
     def neutral(self) -> State:
         plan = self.plan
-        shorts = [jnp.zeros((plan.block_i, plan.block_j), computing(a.dtype)) for a in self.shorts]
-        wide = [jnp.zeros((plan.block_i, plan.columns), kind_of(self.sums, t)) for t in self.sums.terms]
+        shorts = [jnp.zeros((plan.block_i, plan.block_j), kind) for kind in self.shorts]
+        wide = [jnp.zeros((plan.block_i, plan.columns), kind_of(self.sums, t)) for t in self.terms]
         maximum = jnp.full((plan.block_i, 1), -jnp.inf, self._score_kind()) if self.shifted else ()
         return maximum, shorts, wide
 
@@ -308,27 +359,38 @@ class ProductKernel(StagedKernel):
         from jax.experimental.pallas import triton as plt
 
         desc, plan = self.desc, self.plan
-        leaves, terms, sides = len(self.read), len(self.sums.terms), 2 * len(self.sums.inner)
-        matrices, features = refs[leaves : leaves + terms], refs[leaves + terms : leaves + terms + sides]
-        outs = list(refs[leaves + terms + sides :])
+        leaves, sides = len(self.read), 2 * len(self.sums.inner)
+        matrices = leaves + sum(2 * (t.side == "j") + bool(t.of_j) for t in self.terms)
+        features, outs = refs[matrices : matrices + sides], list(refs[matrices + sides :])
         reader = Reader(self, refs[:leaves])
         before = self.values.before(reader.fixed)
         block = pl.program_id(2)
         down = lax.broadcasted_iota(jnp.int32, (plan.block_j, 1), 0)
         column = block * plan.columns + lax.broadcasted_iota(jnp.int32, (1, plan.columns), 1)
 
-        def load(k: int, at: Any) -> Any:
-            x = plt.load(matrices[k].at[(at * plan.block_j + down) * (self.blocks * plan.columns) + column])
-            return x.astype(kind_of(self.sums, self.sums.terms[k]))
+        def tile(ref: Any, row: Any, kind: Any) -> Any:
+            return plt.load(ref.at[row * (self.blocks * plan.columns) + column]).astype(kind)
+
+        # Of every term: its rows of j, those of a difference with their centre first.
+        sources, kinds, own = [], [kind_of(self.sums, t) for t in self.terms], iter(refs[leaves:matrices])
+        for term, kind in zip(self.terms, kinds, strict=True):
+            sources.append([(next(own), tile(next(own), pl.program_id(0), kind))] if term.side == "j" else [])
+            sources[-1] += [(next(own), None)] if term.of_j else []
+
+        def load(k: int, start: Any) -> Any:
+            found = []
+            for ref, centre in sources[k]:
+                x = tile(ref, start + down, kinds[k])
+                found.append(x if centre is None else x - centre)
+            return functools.reduce(jnp.multiply, found)
 
         def walk(first: Any, count: Any, state: State) -> State:
             def step(k: Any, state: State) -> State:
                 at = first + count - 1 - k
-                found = [
-                    self._inner(x, of_i, of_j, at, reader)
-                    for x, of_i, of_j in zip(self.sums.inner, features[0::2], features[1::2], strict=True)
-                ]
-                return self._step(reader, before, load, found, at, state)
+                numbers = self._numbers(reader, features, at)
+                for b in reversed(range(plan.unroll)):
+                    state = self._step(reader, before, load, numbers, at, b, state)
+                return state
 
             return lax.fori_loop(0, count, step, state)
 
@@ -343,6 +405,18 @@ class ProductKernel(StagedKernel):
             plt.store(outs.pop(0).at[at], value, mask=first)
         for value, width in zip(wide, self.widths, strict=True):
             plt.store(outs.pop(0).at[at * width + column], value, mask=(i < desc.m) & (column < width))
+
+    def _numbers(self, reader: Reader, features: Sequence[Any], at: Any) -> Numbers:
+        """The short numbers of a step: inner products, and what loops over features find, of all its blocks of j."""
+        plan, numbers = self.plan, reader.numbers(at)
+        arguments = self.sums.short.jaxpr.jaxpr.invars[len(self.sums.used) :]
+        sides = zip(arguments, self.sums.inner, features[0::2], features[1::2], strict=True)
+        for v, inner, of_i, of_j in sides:
+            for b in range(plan.unroll):
+                product = self._inner(inner, of_i, of_j, at * plan.unroll + b, reader)
+                numbers.known[v, b] = tiles(v.aval.shape, [product])
+        self.contract(numbers, functools.partial(reader.load, step=at), (plan.block_i, plan.block_j))
+        return numbers
 
     def _inner(self, inner: InnerProduct, of_i: Any, of_j: Any, at: Any, reader: Reader) -> jax.Array:
         """An inner product for a block of j, some features at a time."""
@@ -365,17 +439,16 @@ class ProductKernel(StagedKernel):
         total = jnp.zeros((plan.block_i, plan.block_j), kind)
         return body(0, total) if length == step else lax.fori_loop(0, length // step, body, total)
 
-    def _step(self, reader: Reader, before: Any, load: Any, inner: Sequence[jax.Array], at: Any, state: State) -> State:
-        """Take in one block of j, of which inner products are known."""
+    def _step(
+        self, reader: Reader, before: Any, load: Any, numbers: Numbers, at: Any, block: int, state: State
+    ) -> State:
+        """Take in one block of j of a step."""
         desc, plan, values, stages = self.desc, self.plan, self.values, self.stages
         shape = (plan.block_i, plan.block_j)
-        numbers = reader.numbers(at)
-        arguments = self.sums.short.jaxpr.jaxpr.invars[len(self.sums.used) :]
-        numbers.known |= {(v, 0): tiles(v.aval.shape, [x]) for v, x in zip(arguments, inner, strict=True)}
-        self.contract(numbers, functools.partial(reader.load, step=at), shape)
-        inside = jnp.broadcast_to(at * plan.block_j + reader.lane < desc.n, shape)
+        start = (at * plan.unroll + block) * plan.block_j
+        inside = jnp.broadcast_to(start + reader.lane < desc.n, shape)
         given = [
-            numbers.value(v, 0) if "j" in stages.axis(v) and k != values.maximum else None
+            numbers.value(v, block) if "j" in stages.axis(v) and k != values.maximum else None
             for k, v in enumerate(stages.inputs)
         ]
         if values.maximum is not None:
@@ -388,10 +461,12 @@ class ProductKernel(StagedKernel):
         found = values.rest(before[1], given, shape)
         found = [lax.select(inside, x, jnp.zeros_like(x)) for x in found]
         maximum, shorts, wide = state
-        short, weights = found[: len(shorts)], found[len(shorts) :]
+        plain = len(shorts) - len(self.flat)
+        weights = found[plain:]
+        short = [*found[:plain], *(weights[k] for k in self.flat)]
         shorts = [x + y.astype(x.dtype) for x, y in zip(shorts, short, strict=True)]
         new = []
-        for k, (acc, term) in enumerate(zip(wide, self.sums.terms, strict=True)):
-            product = _product(weights[term.weight].astype(acc.dtype), load(k, at), 0, plan.tensor)
+        for k, (acc, term) in enumerate(zip(wide, self.terms, strict=True)):
+            product = _product(weights[term.weight].astype(acc.dtype), load(k, start), 0, plan.tensor)
             new.append(acc + product)
         return maximum, shorts, new

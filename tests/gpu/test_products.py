@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lazyjax import Pm, Sum, Vi, Vj, explain, i_index, j_index
+from lazyjax import Pm, Sum, Vi, Vj, explain, i_index, j_index, lift
 from lazyjax._accumulation import Accumulated
 from lazyjax.kernels import Description
 from lazyjax.kernels.triton import pallas
@@ -24,14 +24,14 @@ from .lowering import kernel_calls, lowered_for
 M, N, D, E = 21, 37, 40, 36
 
 
-def arguments(dtype: Any = np.float64, m: int = M, n: int = N, e: int = E) -> tuple[jax.Array, ...]:
+def arguments(dtype: Any = np.float64, m: int = M, n: int = N, e: int = E, d: int = D) -> tuple[jax.Array, ...]:
     """Short x and y, long q, k and v, and w of i as long as v."""
     r = np.random.default_rng(0)
-    shapes = ((m, 3), (n, 3), (m, D), (n, D), (n, e), (m, e))
+    shapes = ((m, 3), (n, 3), (m, d), (n, d), (n, e), (m, e))
     return tuple(jnp.asarray(r.normal(size=s).astype(dtype)) for s in shapes)
 
 
-def _small(desc: Description, args: Sequence[jax.Array]) -> Sequence[jax.Array]:
+def small(desc: Description, args: Sequence[jax.Array]) -> Sequence[jax.Array]:
     """As planned for CUDA, in small tiles: two parts of three steps and two, summed by groups of two."""
     assert pallas.supports(desc, "cuda") is None
     plan = pallas.plan(desc, "cpu")
@@ -82,6 +82,21 @@ def _dense_several(x: Any, y: Any, q: Any, k: Any, v: Any, w: Any) -> Any:
     return first @ v * w - jnp.cos(x @ y.T) @ (v * v * jnp.arange(v.shape[1]) / 7.0)
 
 
+def _few(x: Any, y: Any, q: Any, k: Any, v: Any, w: Any) -> Any:
+    """Columns that are few, vectors that are repeated, and differences, which stay what they are."""
+    repeated = lift(lambda x, y: jnp.tile((x - y)[:, None], (1, 4)).ravel())
+    soft = ((Vi(x) | Vj(y)) * 3).sumsoftmaxweight(Vj(v[:, :20]), axis=1)
+    sums = [(gaussian(x, y) * f).sum(axis=1) for f in (Vj(v[:, :20]) * Vi(w[:, :20]), Vi(q[:, :9]) - Vj(k[:, :9]))]
+    return [*sums, (gaussian(x, y) * repeated(Vi(x), Vj(y))).sum(axis=1), soft]
+
+
+def _dense_few(x: Any, y: Any, q: Any, k: Any, v: Any, w: Any) -> Any:
+    weight, d = dense_gaussian(x, y), jnp.repeat(x[:, None] - y, 4, -1)
+    differences = jnp.einsum("ij,ijd->id", weight, q[:, None, :9] - k[:, :9])
+    soft = jax.nn.softmax(3 * x @ y.T, 1) @ v[:, :20]
+    return [weight @ v[:, :20] * w[:, :20], differences, jnp.einsum("ij,ijd->id", weight, d), soft]
+
+
 def derivatives(f: Callable[..., Any]) -> Callable[..., Any]:
     return lambda *a: jax.grad(lambda *b: jnp.sum(jnp.sin(f(*b))), tuple(range(len(a))))(*a)
 
@@ -109,6 +124,7 @@ FORMULAS: dict[str, tuple[Formula, Formula]] = {
     ),
     "attention": (lambda x, y, q, k, v, w: attention(q, k, v), lambda x, y, q, k, v, w: dense_attention(q, k, v)),
     "causal": (_causal, _dense_causal),
+    "few columns": (_few, _dense_few),
     "heads": (
         lambda x, y, q, k, v, w: heads(attention)(q, k, v),
         lambda x, y, q, k, v, w: heads(dense_attention)(q, k, v),
@@ -122,7 +138,7 @@ FORMULAS: dict[str, tuple[Formula, Formula]] = {
 
 def test_values() -> None:
     args = arguments()
-    run = lambda *a: {k: run_on(f[0], _small, *a) for k, f in FORMULAS.items()}  # noqa: E731
+    run = lambda *a: {k: run_on(f[0], small, *a) for k, f in FORMULAS.items()}  # noqa: E731
     got = jax.jit(run, compiler_options=UNOPTIMISED)(*args)
     want = jax.jit(lambda *a: {k: f[1](*a) for k, f in FORMULAS.items()}, compiler_options=UNOPTIMISED)(*args)
     for name in want:
@@ -146,12 +162,25 @@ def test_short_results_beside_many_columns_have_a_kernel_of_their_own() -> None:
         np.testing.assert_allclose(a, c, rtol=1e-9, atol=1e-9)
 
 
+def test_few_columns_take_what_takes_fewer_instructions() -> None:
+    """A matrix product of 16 or 32 columns, or an accumulator for every column: the model decides."""
+
+    def tiles(columns: int) -> Any:
+        x, b = (jax.ShapeDtypeStruct((1 << 16, k), "float32") for k in (3, columns))
+        (found,) = explain(lambda x, b: gaussian(x, x) @ b, x, b, platform="cuda")
+        assert found.plan.kernel == "pallas-triton"
+        return found.plan.tiles
+
+    assert [tiles(c).columns for c in (4, 8, 16, 17, 24, 32)] == [0, 0, 16, 32, 32, 32]
+    assert tiles(8).instructions < tiles(16).instructions < tiles(32).instructions
+
+
 def test_padding_has_no_score() -> None:
     """Scores are so far below that of padding, 0, that exponentials of them would vanish."""
     *_, v, _ = arguments()
     far = jnp.full((N, 1), -900.0) + jnp.arange(N)[:, None] / 9
     f = lambda far, v: (Vi(jnp.ones((M, 1))) * Vj(far)).sumsoftmaxweight(Vj(v), axis=1)  # noqa: E731
-    got = jax.jit(lambda *a: run_on(f, _small, *a), compiler_options=UNOPTIMISED)(far, v)
+    got = jax.jit(lambda *a: run_on(f, small, *a), compiler_options=UNOPTIMISED)(far, v)
     np.testing.assert_allclose(got, np.tile(jax.nn.softmax(far[:, 0]) @ v, (M, 1)), rtol=1e-9)
 
 
@@ -186,11 +215,11 @@ def test_programs_fill_a_gpu(m: int, n: int) -> None:
 
 def test_what_is_no_matrix_product_says_why() -> None:
     x, v = jax.ShapeDtypeStruct((1000, 3), "float32"), jax.ShapeDtypeStruct((1000, 200), "float32")
-    (found,) = explain(lambda x, v: (gaussian(x, x) * (Vi(v) - Vj(v))).sum(axis=1), x, v, platform="cuda")
+    (found,) = explain(lambda x, v: (gaussian(x, x) * (Vi(v) - Vj(v)).abs()).sum(axis=1), x, v, platform="cuda")
     assert found.plan.kernel == "xla"
     assert dict(found.plan.refused)["pallas-triton"] == (
         "200 accumulators are more than the 128 that one program holds in registers, and they are no matrix product: "
-        "a result with long features is no sum of numbers of the pair times features of j"
+        "a result with long features is no sum of numbers of the pair times features of i or j"
     )
     wide = lambda x, v: (gaussian(x, x) * Vj(v)).reduction(Accumulated(Sum(), "float64"), axis=1)  # noqa: E731
     (found,) = explain(wide, x, v, platform="cuda")

@@ -18,7 +18,11 @@ CEILINGS = {
     "argKmin(10) of sqdist, D = 3": 9.15,
     "Kmin(32) of sqdist, D = 3": 15.35,
     "Gaussian sum, D = 1000, for each feature": 2.45,
+    "Gaussian sum, D = 3, 16 columns, for each column": 1.65,
+    "Gaussian sum, D = 3, 24 columns, for each column": 1.55,
     "Gaussian sum, D = 3, 64 columns, for each column": 0.75,
     "Gaussian sum, D = 3, 300 columns, for each column": 0.8,
     "attention, D = 64, 64 columns, for each column": 1.97,
+    "x-gradient of the Gaussian sum, D = 200, for each column": 4.3,
+    "x-gradient of the Gaussian sum, D = 1000, for each column": 14.3,
 }

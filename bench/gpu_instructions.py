@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 
 from lazyjax import Vi, Vj, explain
-from lazyjax.kernels.triton.products import FEATURES
+from lazyjax.kernels.triton.inner_products import FEATURES
 
 if TYPE_CHECKING:
     from tests.gpu.chips import Chip

@@ -33,6 +33,7 @@ from .long_features import (
     parts_of,
     passes_on,
     size,
+    split,
     split_off,
 )
 from .reduction import ShiftedSum, config_key
@@ -111,6 +112,19 @@ def weighted_sums(desc: Description) -> WeightedSums | str:
     if shifted and (parts.long_results[0] or size(parts.jaxpr.jaxpr.outvars[0]) > 1):
         return "several scores are exponentiated"
     return _told_apart(parts, computed(desc).roles, config_key())
+
+
+def inner_products(desc: Description) -> WeightedSums | str:
+    """A pair function of short results, its inner products told apart: sums without terms; or why there are none."""
+    parts = split(desc.pair, desc.roles, config_key())
+    if isinstance(parts, str):
+        return parts
+    if any(parts.long_results):
+        return "its results have long features"
+    sums = _told_apart(parts, desc.roles, config_key())
+    if isinstance(sums, str) or sums.inner:
+        return sums
+    return "no features of i are multiplied by features of j and summed"
 
 
 def by_length(desc: Description) -> list[tuple[Description, list[int]]]:

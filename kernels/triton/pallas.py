@@ -28,7 +28,7 @@ from ..cost import operations
 from ..description import Description, traced_of
 from ..pairs import batched
 from ..weighted_sums import by_length
-from . import long_plan, product_plan
+from . import inner_plan, long_plan, product_plan
 from .arithmetic import composites
 from .body import Accumulators, Fold, computing, in_groups
 from .complex import in_parts, run_in_parts
@@ -128,7 +128,8 @@ def plan(desc: Description, platform: str) -> TritonPlan:
         return _apart(desc, product_plan.choose(desc, sums, platform), platform)
     if isinstance(parts := parts_of(desc), str):
         return choose_way(desc, choose(desc, traced_of(desc), platform), platform)
-    return long_plan.choose(desc, traced_of(desc), stages_of(parts, desc.roles), platform)
+    loops = long_plan.choose(desc, traced_of(desc), stages_of(parts, desc.roles), platform)
+    return inner_plan.choose_way(desc, traced_of(desc), loops, platform)
 
 
 def _apart(desc: Description, together: TritonPlan, platform: str) -> TritonPlan:
@@ -166,7 +167,7 @@ def lower(desc: Description, plan: TritonPlan) -> Callable[..., Sequence[jax.Arr
     if plan.apart:
         each = [lower(part, its) for (part, _), its in zip(by_length(own), plan.apart, strict=True)]
         return run_in_parts(desc, lambda args: _each(own, each)(*args))
-    long = ProductKernel if plan.columns else LongKernel if plan.features else Kernel
+    long = ProductKernel if plan.columns else LongKernel if plan.features or plan.products else Kernel
     kernel = RangeKernel if desc.ranges is not None else long
     return run_in_parts(desc, lambda args: batched(kernel(own, plan), own, args))
 

@@ -29,10 +29,11 @@ from ..description import Description, traced_of
 from ..long_features import as_jaxpr, needed, size
 from ..reduction import ShiftedSum, config_key, tree_merge
 from ..scalarize import broadcast_tile, evaluate, tiles
-from ..weighted_sums import InnerProduct, Term, WeightedSums, weighted_sums
+from ..weighted_sums import Term, WeightedSums, weighted_sums
 from .arithmetic.expression import PAIR, READS, J, Program, Recorder
 from .arithmetic.instructions import emit
 from .body import computing, in_groups
+from .inner_products import InnerProducts, multiplied, product
 from .launch import launch
 from .long import Reader, StagedKernel
 from .plan import TritonPlan
@@ -43,8 +44,6 @@ from .stages import Stages
 State = tuple[Any, list[Any], list[Any]]
 
 HELD = 64  # short numbers and results of a pair
-FEATURES = 32  # of an inner product at once
-LEAST = 16  # rows, columns and numbers of j that a matrix product of Triton takes at least
 
 
 def sums_of(desc: Description) -> WeightedSums | str:
@@ -156,29 +155,6 @@ def kind_of(sums: WeightedSums, term: Term) -> Any:
     return computing(sums.whole.jaxpr.jaxpr.outvars[term.result].aval.dtype)
 
 
-def padded(features: int) -> int:
-    """Features of an inner product, with zeros."""
-    power = max(LEAST, 1 << (features - 1).bit_length())
-    return power if power <= FEATURES else -(-features // FEATURES) * FEATURES
-
-
-def _multiplied(rows: Sequence[jax.Array]) -> jax.Array:
-    """The product of rows; one alone stays what it is."""
-    return rows[0] if len(rows) == 1 else functools.reduce(jnp.multiply, [x.astype(computing(x.dtype)) for x in rows])
-
-
-def _product(a: jax.Array, b: jax.Array, axis: int, tensor: bool) -> jax.Array:
-    """A matrix product that contracts an axis of b: in full precision, or of float32 in tensor cores.
-
-    There a number is the sum of two of TF32, which has 11 bits, and what is left over of it, below 2^-22; of the four
-    products the one of the two small parts, which is as small, is left out.
-    """
-    dimensions = (((1,), (axis,)), ((), ()))
-    three = lax.DotAlgorithmPreset.TF32_TF32_F32_X3
-    precision: Any = three if tensor and a.dtype == jnp.float32 else lax.Precision.HIGHEST
-    return lax.dot_general(a, b, dimensions, precision=precision, preferred_element_type=a.dtype)
-
-
 class ProductKernel(StagedKernel):
     """One problem: leaves and rows of j as the kernel reads them, the kernel, and what it wrote, merged."""
 
@@ -186,6 +162,7 @@ class ProductKernel(StagedKernel):
         sums = sums_of(desc)
         assert isinstance(sums, WeightedSums)  # the planner chooses this kernel for nothing else
         super().__init__(desc, plan, stages_of(desc, sums))
+        self.inner = InnerProducts(self, sums)
         self.sums, self.shifted = sums, isinstance(desc.reduction, ShiftedSum)
         self.widths = [width_of(sums, t) for t in sums.terms]
         self.blocks = -(-max(self.widths) // plan.columns)
@@ -204,9 +181,7 @@ class ProductKernel(StagedKernel):
     def __call__(self, args: Sequence[jax.Array]) -> Sequence[jax.Array]:
         desc, plan, sums = self.desc, self.plan, self.sums
         given: list[Any] = [args[k] if k < len(args) else None for k in sums.used]  # no maximum yet
-        arrays = [*self.arrays(given), *(self._matrix(t, args) for t in sums.terms)]
-        for inner in sums.inner:
-            arrays += [self._features(inner, args, role) for role in "ij"]
+        arrays = [*self.arrays(given), *(self._matrix(t, args) for t in sums.terms), *self.inner.arrays(args)]
         held = self.splits * desc.m
         kinds = [computing(a.dtype) for a in self.shorts]
         out_shape = [jax.ShapeDtypeStruct((held,), self._score_kind())] if self.shifted else []
@@ -232,17 +207,8 @@ class ProductKernel(StagedKernel):
     def _matrix(self, term: Term, args: Sequence[jax.Array]) -> jax.Array:
         """The rows of j of a term, one after the other, with zeros where a block of rows or columns is not full."""
         rows = self.sums.rows(args, "j", term.of_j, computing)
-        x = _multiplied([*rows, *self.sums.rows(args, "p", term.of_p, computing)])
+        x = multiplied([*rows, *self.sums.rows(args, "p", term.of_p, computing)])
         extra = self.steps * self.columns - self.desc.n, self.blocks * self.plan.columns - x.shape[1]
-        return jnp.pad(x, [(0, k) for k in extra]).reshape(-1)
-
-    def _features(self, inner: InnerProduct, args: Sequence[jax.Array], role: str) -> jax.Array:
-        """One side of an inner product, row after row, with zeros where features or rows do not fill a tile."""
-        rows = self.sums.rows(args, role, inner.of_i if role == "i" else inner.of_j, computing)
-        rows += self.sums.rows(args, "p", inner.of_p, computing) if role == "j" else []
-        x = _multiplied(rows)
-        most = self.programs * self.plan.block_i if role == "i" else self.steps * self.columns
-        extra = most - x.shape[0], padded(x.shape[1]) - x.shape[1]
         return jnp.pad(x, [(0, k) for k in extra]).reshape(-1)
 
     def _accumulators(self, maximum: Any, outs: list[jax.Array], args: Sequence[jax.Array]) -> list[jax.Array]:
@@ -308,9 +274,9 @@ class ProductKernel(StagedKernel):
         from jax.experimental.pallas import triton as plt
 
         desc, plan = self.desc, self.plan
-        leaves, terms, sides = len(self.read), len(self.sums.terms), 2 * len(self.sums.inner)
-        matrices, features = refs[leaves : leaves + terms], refs[leaves + terms : leaves + terms + sides]
-        outs = list(refs[leaves + terms + sides :])
+        leaves, terms = len(self.read), len(self.sums.terms)
+        matrices, features = refs[leaves : leaves + terms], refs[leaves + terms : leaves + terms + self.inner.sides]
+        outs = list(refs[leaves + terms + self.inner.sides :])
         reader = Reader(self, refs[:leaves])
         before = self.values.before(reader.fixed)
         block = pl.program_id(2)
@@ -324,11 +290,7 @@ class ProductKernel(StagedKernel):
         def walk(first: Any, count: Any, state: State) -> State:
             def step(k: Any, state: State) -> State:
                 at = first + count - 1 - k
-                found = [
-                    self._inner(x, of_i, of_j, at, reader)
-                    for x, of_i, of_j in zip(self.sums.inner, features[0::2], features[1::2], strict=True)
-                ]
-                return self._step(reader, before, load, found, at, state)
+                return self._step(reader, before, load, self.inner.numbers(features, reader.program, at), at, state)
 
             return lax.fori_loop(0, count, step, state)
 
@@ -344,34 +306,12 @@ class ProductKernel(StagedKernel):
         for value, width in zip(wide, self.widths, strict=True):
             plt.store(outs.pop(0).at[at * width + column], value, mask=(i < desc.m) & (column < width))
 
-    def _inner(self, inner: InnerProduct, of_i: Any, of_j: Any, at: Any, reader: Reader) -> jax.Array:
-        """An inner product for a block of j, some features at a time."""
-        from jax.experimental.pallas import triton as plt
-
-        plan = self.plan
-        kind, length = computing(inner.dtype), padded(size(inner.of_i[0]))
-        step = min(length, FEATURES)
-        across = lax.broadcasted_iota(jnp.int32, (1, step), 1)
-
-        def side(ref: Any, first: Any, rows: int, k: Any) -> Any:
-            down = first + lax.broadcasted_iota(jnp.int32, (rows, 1), 0)
-            return plt.load(ref.at[down * length + k * step + across]).astype(kind)
-
-        def body(k: Any, total: Any) -> Any:
-            a = side(of_i, reader.program * plan.block_i, plan.block_i, k)
-            b = side(of_j, at * plan.block_j, plan.block_j, k)
-            return total + _product(a, b, 1, plan.tensor)
-
-        total = jnp.zeros((plan.block_i, plan.block_j), kind)
-        return body(0, total) if length == step else lax.fori_loop(0, length // step, body, total)
-
-    def _step(self, reader: Reader, before: Any, load: Any, inner: Sequence[jax.Array], at: Any, state: State) -> State:
+    def _step(self, reader: Reader, before: Any, load: Any, inner: dict[Any, Any], at: Any, state: State) -> State:
         """Take in one block of j, of which inner products are known."""
         desc, plan, values, stages = self.desc, self.plan, self.values, self.stages
         shape = (plan.block_i, plan.block_j)
         numbers = reader.numbers(at)
-        arguments = self.sums.short.jaxpr.jaxpr.invars[len(self.sums.used) :]
-        numbers.known |= {(v, 0): tiles(v.aval.shape, [x]) for v, x in zip(arguments, inner, strict=True)}
+        numbers.known |= inner
         self.contract(numbers, functools.partial(reader.load, step=at), shape)
         inside = jnp.broadcast_to(at * plan.block_j + reader.lane < desc.n, shape)
         given = [
@@ -392,6 +332,5 @@ class ProductKernel(StagedKernel):
         shorts = [x + y.astype(x.dtype) for x, y in zip(shorts, short, strict=True)]
         new = []
         for k, (acc, term) in enumerate(zip(wide, self.sums.terms, strict=True)):
-            product = _product(weights[term.weight].astype(acc.dtype), load(k, at), 0, plan.tensor)
-            new.append(acc + product)
+            new.append(acc + product(weights[term.weight].astype(acc.dtype), load(k, at), 0, plan.tensor))
         return maximum, shorts, new

@@ -5,8 +5,8 @@ j (1, BN) tiles, and the accumulator is a (BM, BN) tile that is merged along j o
 the loop would shuffle values between threads for every pair.  Lanes of a warp stand along j, so that every number of
 j is loaded once for all rows of a thread.  The loop holds no mask: what is left over of j comes first, masked.
 
-Pallas-Triton is deprecated in JAX; what knows of it: this file, `launch`, `ranges`, `groups`, `long`, `products`,
-`merge` and `arithmetic.instructions`.
+Pallas-Triton is deprecated in JAX; what knows of it: this file, `launch`, `ranges`, `groups`, `long`, `inner_products`,
+`products`, `merge` and `arithmetic.instructions`.
 """
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ def test_formula(name: str, dtype: str, chip: Chip) -> None:
     check(chip, launches)
 
 
-@pytest.mark.parametrize("dtype", HALF)
+@pytest.mark.parametrize("dtype", HALF if FULL else ["bfloat16"])
 def test_products_of_half_precision_are_exact(dtype: str) -> None:
     args = arguments(dtype, 50, 70)
     value = lambda x, y: ((Vi(x) | Vj(y)) / 2).max_argmax(axis=1)  # noqa: E731
@@ -126,18 +126,11 @@ def test_features_that_fill_no_piece_are_zeros(exponentials: tuple[Launch, Any])
     assert _error(launch, want, launch.kernel.ptx, inputs) > 0.1
 
 
-@pytest.mark.parametrize("chip", CHIPS, ids=lambda c: c.name)
-def test_large_problems_spill_nothing_and_memory_is_linear(chip: Chip) -> None:
+def test_memory_is_linear() -> None:
+    """Three parts of x and y in bfloat16, centred before, and no array of all pairs, which were a gigabyte."""
     m, d = 16384, 300
-
-    def program(x: Any, b: Any) -> Any:
-        return ((Vi(x) | Vj(x)) / 9).exp() @ b, product_form(x, x).argmin(axis=1), (Vi(x) | Vj(x)).logsumexp(axis=1)
-
-    shapes = [jax.ShapeDtypeStruct(s, "float32") for s in ((m, d), (m, 2))]
-    compiled = compile_for(chip, lower_for(chip, program, *shapes))
-    assert len([k for k in compiled.kernels if "lazyjax" in k.name]) == 3
-    assert compiled.memory.temp_size_in_bytes <= 4 * m * 12 * d  # of all pairs: a gigabyte
-    for kernel in compiled.kernels:
-        assert "mma" not in kernel.ptx or BF16 in kernel.ptx
-        assert kernel.assembled.spilled == 0
-        assert chip.refuses(kernel.grid, kernel.threads, kernel.shared, kernel.assembled.registers) == []
+    x = jax.ShapeDtypeStruct((m, d), "float32")
+    compiled = compile_for(A100, lower_for(A100, lambda x, y: product_form(x, y).argmin(axis=1), x, x))
+    assert compiled.memory.temp_size_in_bytes <= 4 * m * 10 * d
+    (kernel,) = (k for k in compiled.kernels if "lazyjax" in k.name)
+    assert BF16 in kernel.ptx and kernel.assembled.spilled == 0

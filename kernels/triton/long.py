@@ -2,9 +2,9 @@
 
 One program owns BM rows, and walks through j in steps of a few blocks of BN.  In a step, loops over features contract
 what is long to numbers of the pair, a (BM, BN) tile for each block (see `stages`); each loop takes a few features at a
-time, and a number of i that is loaded serves all blocks, a number of j all rows of a thread.  Inner
-products may be matrix products instead (`inner_products`), of one block.  The short rest of the formula and the fold then
-run block by block as in `pallas`.  What is left over of j is masked in the fold alone.
+time, and a number of i that is loaded serves all blocks, a number of j all rows of a thread.  Inner products may be
+matrix products instead (`inner_products`), of one block.  The short rest of the formula and the fold then run block by
+block as in `pallas`.  What is left over of j is masked in the fold alone.
 
 Arrays are laid out before, one feature after the other for the rows of a program and for the columns of a step, and
 filled up with zeros, so that no load needs a mask.

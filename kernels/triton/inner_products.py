@@ -67,7 +67,7 @@ def split(x: jax.Array) -> list[jax.Array]:
 
 
 class InnerProducts:
-    """Those of a kernel that owns `block_i` rows and walks through j in steps of `block_j`.
+    """Those of a kernel that owns `block_i` rows and walks through j in blocks of `block_j`.
 
     Where they are all that is multiplied (`plan.products`), a number of float32 is the sum of three of bfloat16, told
     apart before the kernel starts, and of the nine products of these the six that are not below 2^-24 of the whole are
@@ -108,12 +108,14 @@ class InnerProducts:
     # In the kernel.
 
     def numbers(self, refs: Sequence[Any], program: Any, at: Any) -> dict[tuple[Any, int], Tiles]:
-        """The inner products of a program and a block of j, as the short numbers of the pair that they are."""
+        """The inner products of a program and the blocks of a step, as the short numbers of the pair that they are."""
         left, found = iter(refs), {}
         arguments = self.sums.short.jaxpr.jaxpr.invars[len(self.sums.used) :]
         for v, inner, parts in zip(arguments, self.sums.inner, self.parts, strict=True):
             of_i, of_j = ([next(left) for _ in range(parts)] for _ in "ij")
-            found[v, 0] = tiles(v.aval.shape, [self._inner(inner, of_i, of_j, program, at)])
+            for block in range(self.plan.unroll):
+                x = self._inner(inner, of_i, of_j, program, at * self.plan.unroll + block)
+                found[v, block] = tiles(v.aval.shape, [x])
         return found
 
     def _inner(self, inner: InnerProduct, of_i: Sequence[Any], of_j: Sequence[Any], program: Any, at: Any) -> jax.Array:

@@ -25,7 +25,7 @@ from ..unoptimised import UNOPTIMISED
 from .lowering import abstract_gpu, kernel_calls, lowered_for
 
 # Features that fill no piece: of two pieces and of three.
-M, N, D, E = 21, 37, 60, 70
+M, N, D, E = 21, 37, 60, 90
 
 
 def arguments(dtype: Any = np.float64, m: int = M, n: int = N) -> tuple[jax.Array, ...]:

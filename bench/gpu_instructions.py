@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 
 from lazyjax import Vi, Vj, explain
-from lazyjax.kernels.triton.products import FEATURES
+from lazyjax.kernels.triton.inner_products import FEATURES, padded
 
 if TYPE_CHECKING:
     from tests.gpu.chips import Chip
@@ -43,6 +43,10 @@ def gradient(x: Any, y: Any, b: Any, cotangent: Any) -> Any:
 
 def attention(q: Any, k: Any, v: Any) -> Any:
     return ((Vi(q) | Vj(k)) / 8).sumsoftmaxweight(Vj(v), axis=1)
+
+
+def exponential(x: Any, y: Any, b: Any) -> Any:
+    return ((Vi(x) | Vj(y)) / 8).exp() @ b
 
 
 def columns(count: int) -> Callable[..., Any]:
@@ -65,6 +69,19 @@ FORMULAS: dict[str, tuple[Callable[..., Any], int, str, float | None]] = {
     "Gaussian sum, D = 1000, for each feature": (gaussian, 1000, "j", None),
     "Gaussian sum, D = 3, 16 columns, for each column": (columns(16), 3, "j", None),
     "Gaussian sum, D = 3, 24 columns, for each column": (columns(24), 3, "j", None),
+    "sum of exp of inner products, D = 64, for each feature": (exponential, 64, "j", None),
+    "argmin of sqdist in product form, D = 64, for each feature": (
+        lambda x, y: Vi(x).sqdist(Vj(y), form="product").argmin(axis=1),
+        64,
+        "",
+        None,
+    ),
+    "logsumexp of inner products, D = 64, for each feature": (
+        lambda x, y: ((Vi(x) | Vj(y)) / 8).logsumexp(axis=1),
+        64,
+        "",
+        None,
+    ),
     "Gaussian sum, D = 3, 64 columns, for each column": (columns(64), 3, "j", None),
     "Gaussian sum, D = 3, 300 columns, for each column": (columns(300), 3, "j", None),
     "attention, D = 64, 64 columns, for each column": (attention, 64, "v", None),
@@ -100,14 +117,18 @@ class Counted:
     loop: Loop
     then: tuple[Selecting, ...] = ()
     columns: int = 1
+    features: int = 1  # of inner products by tensor cores
 
     @property
     def instructions(self) -> float:
         """Of each pair; where features are long, of each of them: the inner loop is the one over features; where there
-        are columns, of each of these, blocks of columns that are not full and steps of inner products among them."""
+        are columns, of each of these, blocks of columns that are not full and steps of inner products among them.  Of
+        inner products by tensor cores it is the loop over j, with all steps over features."""
         if self.tiles.columns:
             blocks = -(-self.columns // self.tiles.columns)
             return blocks * len(self.loop) / self.tiles.pairs / self.columns
+        if self.tiles.products:
+            return len(self.loop) / self.tiles.pairs / self.features
         then = sum(s.instructions for s in self.then)
         return len(self.loop) / self.tiles.pairs / max(1, self.tiles.features) + then
 
@@ -131,11 +152,13 @@ def count(name: str, chip: Chip) -> Counted:
     kernels = compile_for(chip, lower_for(chip, f, *args)).kernels
     kernel = [k for k in kernels if "lazyjax" in k.name][-1]  # XLA makes some with Triton, too
     *outer, inner = kernel.assembled.loops  # the shortest loop, which no other is in
-    if tiles.columns and d > FEATURES:  # it takes some features of a contraction, and is in the one over j
-        steps = d // (tiles.features or FEATURES)
+    if (tiles.columns or tiles.products) and d > FEATURES:
+        # It takes some features of a contraction or of an inner product, and is in the one over j.
+        steps = d // tiles.features if tiles.columns and tiles.features else padded(d) // FEATURES
         again = Counter({o: (steps - 1) * k for o, k in inner.opcodes.items()})
         inner = dataclasses.replace(outer[-1], opcodes=outer[-1].opcodes + again)
-    return Counted(kernel, tiles, inner, columns=math.prod(explained.description.outputs[0].shape[1:]))
+    widest = math.prod(explained.description.outputs[0].shape[1:])
+    return Counted(kernel, tiles, inner, columns=widest, features=d)
 
 
 def _explained(f: Callable[..., Any], args: Sequence[Any], chip: Chip) -> Any:

@@ -40,6 +40,7 @@ from .long_features import (
     parts_of,
     passes_on,
     size,
+    split,
     split_off,
 )
 from .reduction import ShiftedSum, config_key
@@ -148,6 +149,19 @@ def weighted_sums(desc: Description, least: int = LONG) -> WeightedSums | str:
     return _told_apart(parts, computed(desc).roles, config_key())
 
 
+def inner_products(desc: Description) -> WeightedSums | str:
+    """A pair function of short results, its inner products told apart: sums without terms; or why there are none."""
+    parts = split(desc.pair, desc.roles, config_key())
+    if isinstance(parts, str):
+        return parts
+    if any(parts.long_results):
+        return "its results have long features"
+    sums = _told_apart(parts, desc.roles, config_key())
+    if isinstance(sums, str) or sums.inner:
+        return sums
+    return "no features of i are multiplied by features of j and summed"
+
+
 def by_length(desc: Description) -> list[tuple[Description, list[int]]]:
     """The description of the short results alone and that of the long ones, each with the places of its results.
 
@@ -209,7 +223,7 @@ def _told_apart(parts: Split, roles: tuple[str, ...], context: Any) -> WeightedS
             weight = tuple((m != minus, numbers) for m, numbers in own), dtype
             which = weights.setdefault(weight, len(weights))
             terms.append(Term(place, which, of_j, of_i, of_p, minus, difference, side))
-    if not any(t.is_product for t in terms):
+    if terms and not any(t.is_product for t in terms):
         return "no result with long features reads those of j"
     shorts = tuple(k for k, (_, long) in enumerate(results) if not long)
     found = {}

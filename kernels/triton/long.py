@@ -2,8 +2,9 @@
 
 One program owns BM rows, and walks through j in steps of a few blocks of BN.  In a step, loops over features contract
 what is long to numbers of the pair, a (BM, BN) tile for each block (see `stages`); each loop takes a few features at a
-time, and a number of i that is loaded serves all blocks, a number of j all rows of a thread.  The short rest of
-the formula and the fold then run block by block as in `pallas`.  What is left over of j is masked in the fold alone.
+time, and a number of i that is loaded serves all blocks, a number of j all rows of a thread.  Inner products may be
+matrix products instead (`inner_products`), of one block.  The short rest of the formula and the fold then run block by
+block as in `pallas`.  What is left over of j is masked in the fold alone.
 
 Arrays are laid out before, one feature after the other for the rows of a program and for the columns of a step, and
 filled up with zeros, so that no load needs a mask.
@@ -23,7 +24,9 @@ from jax import lax
 from ..description import Description, traced_of
 from ..long_features import Split, is_long, size
 from ..scalarize import Tiles, tiles
+from ..weighted_sums import WeightedSums, inner_products
 from .body import Accumulators, Fold, computing, in_groups
+from .inner_products import InnerProducts
 from .launch import launch
 from .plan import TritonPlan
 from .stages import FeatureLoop, Numbers, Stages, parts_of, rest_of, stages_of, steps_of
@@ -130,9 +133,13 @@ class LongKernel(StagedKernel):
     """Leaves as the kernel reads them, the kernel, and the accumulators that it wrote, merged."""
 
     def __init__(self, desc: Description, plan: TritonPlan):
-        parts = parts_of(desc)
+        sums = inner_products(desc) if plan.products else None
+        parts, roles = parts_of(desc), desc.roles
+        if isinstance(sums, WeightedSums):
+            parts, roles = sums.short, sums.short_roles
         assert isinstance(parts, Split)  # the planner chooses this kernel for nothing else
-        super().__init__(desc, plan, stages_of(parts, desc.roles))
+        super().__init__(desc, plan, stages_of(parts, roles))
+        self.inner = InnerProducts(self, sums) if isinstance(sums, WeightedSums) else None
         self.monoid = Accumulators(self.traced)
 
     def __call__(self, args: Sequence[jax.Array]) -> Sequence[jax.Array]:
@@ -140,7 +147,11 @@ class LongKernel(StagedKernel):
         rows = self.programs if desc.over == "ij" else desc.m
         accs = [a for a in self.traced.acc_avals for _ in range(math.prod(a.shape))]
         out_shape = [jax.ShapeDtypeStruct((self.splits * rows,), computing(a.dtype)) for a in accs]
-        outs = launch(self._kernel, plan, self.arrays(args), out_shape, (self.programs, self.splits))
+        if self.inner is None:
+            arrays = self.arrays(args)
+        else:
+            arrays = [*self.arrays([args[k] for k in self.inner.sums.used]), *self.inner.arrays(args)]
+        outs = launch(self._kernel, plan, arrays, out_shape, (self.programs, self.splits))
         if desc.over == "ij":
             return [r[0] for r in self.monoid.results(outs, self.splits * self.programs, 1)]
         return self.monoid.results(outs, self.splits, desc.m)
@@ -151,9 +162,10 @@ class LongKernel(StagedKernel):
 
         desc, plan = self.desc, self.plan
         shape = (plan.block_i, plan.block_j)
-        outs = refs[len(self.read) :]
-        reader = Reader(self, refs[: len(self.read)])
-        body = _Step(self, reader, shape)
+        leaves, sides = len(self.read), 0 if self.inner is None else self.inner.sides
+        outs = refs[leaves + sides :]
+        reader = Reader(self, refs[:leaves])
+        body = _Step(self, reader, refs[leaves : leaves + sides], shape)
 
         def walk(first: Any, count: Any, acc: list[jax.Array]) -> list[jax.Array]:
             return lax.fori_loop(0, count, lambda k, acc: body(first + count - 1 - k, acc), acc)
@@ -177,10 +189,10 @@ class LongKernel(StagedKernel):
 
 
 class _Step:
-    """What one step does with a few blocks of j: the loops over features, then the rest and the fold."""
+    """What one step does with a few blocks of j: what features contract to, then the rest and the fold."""
 
-    def __init__(self, kernel: LongKernel, reader: Reader, shape: tuple[int, int]):
-        self.kernel, self.reader, self.shape = kernel, reader, shape
+    def __init__(self, kernel: LongKernel, reader: Reader, features: Sequence[Any], shape: tuple[int, int]):
+        self.kernel, self.reader, self.features, self.shape = kernel, reader, features, shape
         stages, fixed = kernel.stages, reader.fixed
         self.fold = Fold(rest_of(kernel.desc, stages), kernel.traced, 1, kernel.plan.assembly)
         self.before = self.fold.before([list(fixed[v].ravel()) for v in stages.inputs if "j" not in stages.axis(v)])
@@ -188,6 +200,8 @@ class _Step:
     def __call__(self, at: Any, acc: list[jax.Array]) -> list[jax.Array]:
         desc, plan, stages, reader = self.kernel.desc, self.kernel.plan, self.kernel.stages, self.reader
         numbers = reader.numbers(at)
+        if self.kernel.inner is not None:
+            numbers.known |= self.kernel.inner.numbers(self.features, reader.program, at)
         self.kernel.contract(numbers, functools.partial(reader.load, step=at), self.shape)
         for block in reversed(range(plan.unroll)):
             own = [list(numbers.value(v, block).ravel()) for v in stages.inputs if "j" in stages.axis(v)]

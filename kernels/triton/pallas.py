@@ -5,8 +5,8 @@ j (1, BN) tiles, and the accumulator is a (BM, BN) tile that is merged along j o
 the loop would shuffle values between threads for every pair.  Lanes of a warp stand along j, so that every number of
 j is loaded once for all rows of a thread.  The loop holds no mask: what is left over of j comes first, masked.
 
-Pallas-Triton is deprecated in JAX; what knows of it: this file, `launch`, `ranges`, `groups`, `long`, `products`,
-`merge` and `arithmetic.instructions`.
+Pallas-Triton is deprecated in JAX; what knows of it: this file, `launch`, `ranges`, `groups`, `long`, `inner_products`,
+`products`, `merge` and `arithmetic.instructions`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from ..long_features import LONG
 from ..pairs import batched
 from ..reduction import TracedReduction
 from ..weighted_sums import WeightedSums, by_length
-from . import long_plan, product_plan
+from . import inner_plan, long_plan, product_plan
 from .arithmetic import composites
 from .body import Accumulators, Fold, computing, in_groups
 from .complex import in_parts, real_of, run_in_parts
@@ -149,7 +149,8 @@ def plan(desc: Description, platform: str) -> TritonPlan:
     if isinstance(parts := parts_of(desc), str):
         found.append(choose_way(desc, choose(desc, traced, platform), platform))
     else:
-        found.append(long_plan.choose(desc, traced, stages_of(parts, desc.roles), platform))
+        loops = long_plan.choose(desc, traced, stages_of(parts, desc.roles), platform)
+        found.append(inner_plan.choose_way(desc, traced, loops, platform))
     return max(found, key=worth)
 
 
@@ -188,7 +189,7 @@ def lower(desc: Description, plan: TritonPlan) -> Callable[..., Sequence[jax.Arr
     if plan.apart:
         each = [lower(part, its) for (part, _), its in zip(by_length(own), plan.apart, strict=True)]
         return run_in_parts(desc, lambda args: _each(own, each)(*args))
-    long = ProductKernel if plan.columns else LongKernel if plan.features else Kernel
+    long = ProductKernel if plan.columns else LongKernel if plan.features or plan.products else Kernel
     kernel = RangeKernel if desc.ranges is not None else long
     return run_in_parts(desc, lambda args: batched(kernel(own, plan), own, args))
 

@@ -88,6 +88,7 @@ class TritonPlan:
     rows: int = 0  # whose group minima are held at once
     selecting: tuple[int, ...] = ()  # rows and lanes of the programs that select, then
     columns: int = 0  # of a matrix product, where long results are weights times features of j (see `products`)
+    products: bool = False  # inner products of long features take tensor cores, where results are short (see `long`)
     tensor: bool = False  # float32 is multiplied in tensor cores, as three products of TF32
     splits: int = 1  # parts of j that programs of their own walk through
     assembly: bool = False  # instructions of PTX by name, on CUDA

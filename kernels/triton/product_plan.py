@@ -16,8 +16,9 @@ from ..long_features import size
 from ..reduction import ShiftedSum
 from ..weighted_sums import WeightedSums
 from . import long_plan
+from .inner_products import FEATURES, LEAST, padded
 from .plan import LANES, LIMIT, OVERHEAD, STEP, Chip, Model, TritonPlan, chip, crowding
-from .products import FEATURES, LEAST, Values, kind_of, padded, stages_of, summed_alone, width_of
+from .products import Values, kind_of, stages_of, summed_alone, width_of
 from .stages import Stages
 
 # Terms of a chain of additions: longer sums are summed by groups.

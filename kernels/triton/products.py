@@ -33,10 +33,11 @@ from ..description import Description, traced_of
 from ..long_features import LONG, as_jaxpr, needed, size
 from ..reduction import ShiftedSum, config_key, tree_merge
 from ..scalarize import broadcast_tile, evaluate, tiles
-from ..weighted_sums import Difference, InnerProduct, Term, WeightedSums, weighted_sums
+from ..weighted_sums import Difference, Term, WeightedSums, weighted_sums
 from .arithmetic.expression import PAIR, READS, J, Program, Recorder
 from .arithmetic.instructions import emit
 from .body import computing, in_groups
+from .inner_products import LEAST, InnerProducts, multiplied, product
 from .launch import launch
 from .long import Reader, StagedKernel
 from .plan import TritonPlan
@@ -47,8 +48,6 @@ from .stages import Numbers, Stages
 State = tuple[Any, list[Any], list[Any]]
 
 HELD = 64  # short numbers and results of a pair
-FEATURES = 32  # of an inner product at once
-LEAST = 16  # rows, columns and numbers of j that a matrix product of Triton takes at least
 
 
 def sums_of(desc: Description) -> WeightedSums | str:
@@ -173,29 +172,6 @@ def summed_alone(sums: WeightedSums) -> dict[int, Term]:
     return {t.weight: t for t in sums.terms if not t.is_product}
 
 
-def padded(features: int) -> int:
-    """Features of an inner product, with zeros."""
-    power = max(LEAST, 1 << (features - 1).bit_length())
-    return power if power <= FEATURES else -(-features // FEATURES) * FEATURES
-
-
-def _multiplied(rows: Sequence[jax.Array]) -> jax.Array:
-    """The product of rows; one alone stays what it is."""
-    return rows[0] if len(rows) == 1 else functools.reduce(jnp.multiply, [x.astype(computing(x.dtype)) for x in rows])
-
-
-def _product(a: jax.Array, b: jax.Array, axis: int, tensor: bool) -> jax.Array:
-    """A matrix product that contracts an axis of b: in full precision, or of float32 in tensor cores.
-
-    There a number is the sum of two of TF32, which has 11 bits, and what is left over of it, below 2^-22; of the four
-    products the one of the two small parts, which is as small, is left out.
-    """
-    dimensions = (((1,), (axis,)), ((), ()))
-    three = lax.DotAlgorithmPreset.TF32_TF32_F32_X3
-    precision: Any = three if tensor and a.dtype == jnp.float32 else lax.Precision.HIGHEST
-    return lax.dot_general(a, b, dimensions, precision=precision, preferred_element_type=a.dtype)
-
-
 class ProductKernel(StagedKernel):
     """One problem: leaves and rows of j as the kernel reads them, the kernel, and what it wrote, merged."""
 
@@ -203,6 +179,7 @@ class ProductKernel(StagedKernel):
         sums = sums_of(desc)
         assert isinstance(sums, WeightedSums)  # the planner chooses this kernel for nothing else
         super().__init__(desc, plan, stages_of(desc, sums))
+        self.inner = InnerProducts(self, sums)
         self.sums, self.shifted = sums, isinstance(desc.reduction, ShiftedSum)
         self.terms = [t for t in sums.terms if t.is_product]
         self.flat = summed_alone(sums)
@@ -225,9 +202,8 @@ class ProductKernel(StagedKernel):
     def __call__(self, args: Sequence[jax.Array]) -> Sequence[jax.Array]:
         desc, plan, sums = self.desc, self.plan, self.sums
         given: list[Any] = [args[k] if k < len(args) else None for k in sums.used]  # no maximum yet
-        arrays = [*self.arrays(given), *(x for t in self.terms for x in self._matrices(t, args))]
-        for inner in sums.inner:
-            arrays += [self._features(inner, args, role) for role in "ij"]
+        matrices = [x for t in self.terms for x in self._matrices(t, args)]
+        arrays = [*self.arrays(given), *matrices, *self.inner.arrays(args)]
         held = self.splits * desc.m
         out_shape = [jax.ShapeDtypeStruct((held,), self._score_kind())] if self.shifted else []
         out_shape += [jax.ShapeDtypeStruct((held,), kind) for kind in self.shorts]
@@ -260,7 +236,7 @@ class ProductKernel(StagedKernel):
             found += [self._matrix(-centre if term.difference.adds else centre, self.programs)]
         if term.of_j:
             rows = [*self.sums.rows(args, "j", term.of_j, computing), *self.sums.rows(args, "p", term.of_p, computing)]
-            found += [self._matrix(_multiplied(rows), self.height)]
+            found += [self._matrix(multiplied(rows), self.height)]
         return found
 
     def _matrix(self, x: jax.Array, height: int) -> jax.Array:
@@ -276,15 +252,6 @@ class ProductKernel(StagedKernel):
         own = jnp.minimum(count, self.desc.m - count * jnp.arange(self.programs))
         mean = x.sum(1) / own[:, None].astype(x.dtype)
         return jnp.where(jnp.abs(mean) < jnp.inf, mean, 0)
-
-    def _features(self, inner: InnerProduct, args: Sequence[jax.Array], role: str) -> jax.Array:
-        """One side of an inner product, row after row, with zeros where features or rows do not fill a tile."""
-        rows = self.sums.rows(args, role, inner.of_i if role == "i" else inner.of_j, computing)
-        rows += self.sums.rows(args, "p", inner.of_p, computing) if role == "j" else []
-        x = _multiplied(rows)
-        most = self.programs * self.plan.block_i if role == "i" else self.steps * self.columns
-        extra = most - x.shape[0], padded(x.shape[1]) - x.shape[1]
-        return jnp.pad(x, [(0, k) for k in extra]).reshape(-1)
 
     def _accumulators(self, maximum: Any, outs: list[jax.Array], args: Sequence[jax.Array]) -> list[jax.Array]:
         """The accumulators of the reduction, (splits, rows, ...), from what programs wrote."""
@@ -359,7 +326,7 @@ class ProductKernel(StagedKernel):
         from jax.experimental.pallas import triton as plt
 
         desc, plan = self.desc, self.plan
-        leaves, sides = len(self.read), 2 * len(self.sums.inner)
+        leaves, sides = len(self.read), self.inner.sides
         matrices = leaves + sum(2 * (t.side == "j") + bool(t.of_j) for t in self.terms)
         features, outs = refs[matrices : matrices + sides], list(refs[matrices + sides :])
         reader = Reader(self, refs[:leaves])
@@ -409,35 +376,9 @@ class ProductKernel(StagedKernel):
     def _numbers(self, reader: Reader, features: Sequence[Any], at: Any) -> Numbers:
         """The short numbers of a step: inner products, and what loops over features find, of all its blocks of j."""
         plan, numbers = self.plan, reader.numbers(at)
-        arguments = self.sums.short.jaxpr.jaxpr.invars[len(self.sums.used) :]
-        sides = zip(arguments, self.sums.inner, features[0::2], features[1::2], strict=True)
-        for v, inner, of_i, of_j in sides:
-            for b in range(plan.unroll):
-                product = self._inner(inner, of_i, of_j, at * plan.unroll + b, reader)
-                numbers.known[v, b] = tiles(v.aval.shape, [product])
+        numbers.known |= self.inner.numbers(features, reader.program, at)
         self.contract(numbers, functools.partial(reader.load, step=at), (plan.block_i, plan.block_j))
         return numbers
-
-    def _inner(self, inner: InnerProduct, of_i: Any, of_j: Any, at: Any, reader: Reader) -> jax.Array:
-        """An inner product for a block of j, some features at a time."""
-        from jax.experimental.pallas import triton as plt
-
-        plan = self.plan
-        kind, length = computing(inner.dtype), padded(size(inner.of_i[0]))
-        step = min(length, FEATURES)
-        across = lax.broadcasted_iota(jnp.int32, (1, step), 1)
-
-        def side(ref: Any, first: Any, rows: int, k: Any) -> Any:
-            down = first + lax.broadcasted_iota(jnp.int32, (rows, 1), 0)
-            return plt.load(ref.at[down * length + k * step + across]).astype(kind)
-
-        def body(k: Any, total: Any) -> Any:
-            a = side(of_i, reader.program * plan.block_i, plan.block_i, k)
-            b = side(of_j, at * plan.block_j, plan.block_j, k)
-            return total + _product(a, b, 1, plan.tensor)
-
-        total = jnp.zeros((plan.block_i, plan.block_j), kind)
-        return body(0, total) if length == step else lax.fori_loop(0, length // step, body, total)
 
     def _step(
         self, reader: Reader, before: Any, load: Any, numbers: Numbers, at: Any, block: int, state: State
@@ -467,6 +408,5 @@ class ProductKernel(StagedKernel):
         shorts = [x + y.astype(x.dtype) for x, y in zip(shorts, short, strict=True)]
         new = []
         for k, (acc, term) in enumerate(zip(wide, self.terms, strict=True)):
-            product = _product(weights[term.weight].astype(acc.dtype), load(k, start), 0, plan.tensor)
-            new.append(acc + product)
+            new.append(acc + product(weights[term.weight].astype(acc.dtype), load(k, start), 0, plan.tensor))
         return maximum, shorts, new

@@ -201,7 +201,8 @@ def _long(desc: Description, platform: str) -> XlaPlan | None:
     if cost > SCALARS:
         return None
     tile = _balanced(m, 1024)
-    if isinstance(weighted_sums(desc), WeightedSums):
+    sums = weighted_sums(desc)
+    if isinstance(sums, WeightedSums) and all(t.difference is None for t in sums.terms):
         return XlaPlan("long products", tile, tile_j=_chunk(n, 512), features=8, problems=1, elementary=True,
                        reason="features are long, and results matrix products")  # fmt: skip
     tile += 16 * (tile % 256 == 0)  # features that lie a multiple of 1 kB apart meet in the same lines of the cache

@@ -41,6 +41,10 @@ def _differences(x: Any, y: Any) -> Any:
     return x[:, None] - y[None]
 
 
+def _laplacian(x: Any, y: Any) -> Any:
+    return (-(Vi(x) - Vj(y)).abs().sum(-1) / D).exp()
+
+
 WEIGHTS = np.random.default_rng(1).uniform(size=D)
 
 # Values with derivatives: ours, and dense JAX.
@@ -50,7 +54,7 @@ SMOOTH: dict[str, tuple[Any, Any]] = {
         lambda x, y, v: jnp.exp(-(_differences(x, y) ** 2).sum(-1) / D) @ v[:, :2],
     ),
     "Laplacian sum with many columns": (
-        lambda x, y, v: (-(Vi(x) - Vj(y)).abs().sum(-1) / D).exp() @ v,
+        lambda x, y, v: _laplacian(x, y) @ v,
         lambda x, y, v: jnp.exp(-jnp.abs(_differences(x, y)).sum(-1) / D) @ v,
     ),
     "attention": (
@@ -71,6 +75,13 @@ VALUES: dict[str, tuple[Any, Any]] = {
     "vectors over both axes": (
         lambda x, y, v: ((Vi(x) - Vj(y)).sin() * Vj(v)[..., 0]).sum(axis="ij"),
         lambda x, y, v: (jnp.sin(_differences(x, y)) * v[None, :, :1]).sum((0, 1)),
+    ),
+    "a number times a sum": (
+        lambda x, y, v: (_laplacian(x, y) * ((Vi(x) | Vj(y)) * Vj(v) + Vj(v).sin())).sum(axis=1),
+        lambda x, y, v: (
+            jnp.einsum("ij,ij,jk->ik", jnp.exp(-jnp.abs(_differences(x, y)).sum(-1) / D), x @ y.T, v)
+            + jnp.exp(-jnp.abs(_differences(x, y)).sum(-1) / D) @ jnp.sin(v)
+        ),
     ),
     "argmin": (
         lambda x, y, v: Vi(x).sqdist(Vj(y)).argmin(axis=1),

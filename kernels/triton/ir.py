@@ -68,12 +68,11 @@ def supports(desc: Description, platform: str) -> str | None:
 
 
 def plan(desc: Description, platform: str) -> TritonIrPlan:
-    """The largest tile whose accumulators take a quarter of the registers, 64 by 64 at most; 32 by 32 where complex
-    numbers, which take many registers between, would spill."""
-    own = in_parts(desc)
-    accs = traced_of(own).acc_avals
+    """32 by 32 pairs, eight to a thread, and fewer where accumulators would take a quarter of the registers: larger
+    tiles spill what a pair of many operations takes between."""
+    accs = traced_of(in_parts(desc)).acc_avals
     words = sum(math.prod(a.shape) * max(1, np.dtype(a.dtype).itemsize // 4) for a in accs)
-    block_i = block_j = 64 if own is desc else 32
+    block_i = block_j = 32
     while block_i * block_j * words > 64 * 64 * 2 and block_i > 16:
         block_i, block_j = (block_i, block_j // 2) if block_j >= block_i else (block_i // 2, block_j)
     return TritonIrPlan(block_i, block_j)

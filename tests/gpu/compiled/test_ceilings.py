@@ -10,7 +10,7 @@ from ..chips import A100, H100, Chip
 from .ceilings import CEILINGS
 
 # How many exponentials a pair takes, where that is known.
-SHIFTED, NONE = ("logsumexp", "attention"), ("min", "Gaussian sum, D = 1000")
+SHIFTED, NONE = ("logsumexp", "attention"), ("min", "D = 1000, for each feature")
 EXPONENTIALS = {
     name: 0 if any(n in name for n in NONE) else 1 for name in FORMULAS if not any(word in name for word in SHIFTED)
 }

@@ -21,7 +21,7 @@ from .description import Description
 
 # What a table may say of a plan: fields of `xla.plan.XlaPlan` and the largest value that makes sense.
 FIELDS = {"tile_i": 1 << 16, "tile_j": 1 << 16, "unroll": 64, "features": 64}
-SHAPES = ("lanes", "block", "long")
+SHAPES = ("lanes", "block", "long", "long products")
 
 Choice = tuple[tuple[str, Any], ...]  # sorted (field, value) pairs
 

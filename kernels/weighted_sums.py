@@ -149,6 +149,20 @@ def weighted_sums(desc: Description, least: int = LONG) -> WeightedSums | str:
     return _told_apart(parts, computed(desc).roles, config_key())
 
 
+def sums_of_products(desc: Description) -> bool:
+    """Whether all long results, of which there are some, are sums and differences of products as they are written."""
+    parts = parts_of(desc)
+    if isinstance(parts, str) or not any(parts.long_results):
+        return False
+    results = list(zip(parts.jaxpr.jaxpr.outvars, parts.long_results, strict=True))
+    if isinstance(desc.reduction, ShiftedSum) and (parts.long_results[0] or size(results[0][0]) > 1):
+        return False
+    chains = _Chains(parts, converts=False)
+    nodes = [chains.node(v) for v, long in results if long]
+    inexact = all(jnp.issubdtype(v.aval.dtype, jnp.inexact) for v, long in results if long)
+    return inexact and all(node.factors() is not None or node.is_sum for node in nodes)
+
+
 def inner_products(desc: Description) -> WeightedSums | str:
     """A pair function of short results, its inner products told apart: sums without terms; or why there are none."""
     parts = split(desc.pair, desc.roles, config_key())
@@ -205,7 +219,7 @@ def _told_apart(parts: Split, roles: tuple[str, ...], context: Any) -> WeightedS
         dtype = v.aval.dtype
         if not jnp.issubdtype(dtype, jnp.floating):
             return f"products of {dtype} are not available"
-        if (products := _products(chains.node(v))) is None:
+        if (products := _products(chains.node(v), {})) is None:
             return "a result with long features is no sum of numbers of the pair times features of i or j"
         added: dict[Any, list[tuple[bool, Any]]] = {}  # what the same rows are multiplied by
         for product in products:
@@ -294,30 +308,38 @@ def _inverted(v: Any) -> Any:
 
 
 class _Chains:
-    """Long variables as nodes, whose leaves have variables for values."""
+    """Long variables as nodes, whose leaves have variables for values; `converts`: conversions between floats that are
+    both computed in float32 are none."""
 
-    def __init__(self, parts: Split):
-        self.parts = parts
+    def __init__(self, parts: Split, converts: bool = True):
+        self.parts, self.converts = parts, converts
         self.makes = {v: eqn for eqn in parts.first for v in eqn.outvars}
+        self._nodes: dict[Any, Node] = {}
 
     def node(self, v: Any) -> Node:
+        """Of a variable, the same one each time: what is used twice is looked at once."""
         if isinstance(v, Literal):
             literal: Any = v.aval
             return Node(value=np.asarray(v.val, literal.dtype).reshape(())[()], reads="number")
+        if v not in self._nodes:
+            self._nodes[v] = self._made(v)
+        return self._nodes[v]
+
+    def _made(self, v: Any) -> Node:
         if size(v) == 1:
             return Node(value=v, reads="number")
         reads = "".join(sorted(self.parts.reads[v]))
         if reads != "ij":
             return Node(value=v, reads=reads or "p")
         eqn = self.makes[v]
-        if passes_on(eqn) or _widens(eqn):
+        if passes_on(eqn) or (self.converts and _converts(eqn)):
             own = eqn.invars[eqn.outvars.index(v)]
             if size(own) in (1, size(v)):  # a vector that is not long may be repeated
                 return self.node(own)
         return Node(eqn, [self.node(o) for o in eqn.invars])
 
 
-def _widens(eqn: Any) -> bool:
+def _converts(eqn: Any) -> bool:
     """Whether an equation converts between floats that are both computed in float32."""
     if eqn.primitive.name != "convert_element_type":
         return False
@@ -338,8 +360,17 @@ class _Product:
 PRODUCTS = 16
 
 
-def _products(node: Node) -> list[_Product] | None:
-    """The products whose sum a long result is, if it is one; what multiplies a sum multiplies its parts."""
+def _products(node: Node, known: dict[int, list[_Product] | None]) -> list[_Product] | None:
+    """The products whose sum a long result is, if it is one; what multiplies a sum multiplies its parts.
+
+    `known`: of the nodes that were looked at, by their ids.
+    """
+    if id(node) not in known:
+        known[id(node)] = _told_products(node, known)
+    return known[id(node)]
+
+
+def _told_products(node: Node, known: dict[int, list[_Product] | None]) -> list[_Product] | None:
     if node.eqn is None:
         return [_Product(False, (node,))]
     name, adds = node.eqn.primitive.name, not node.is_difference
@@ -349,12 +380,12 @@ def _products(node: Node) -> list[_Product] | None:
             if first.reads == "i":
                 return [_Product(False, (), Difference(first.value, second.value, adds))]
             return [_Product(not adds, (), Difference(second.value, first.value, adds))]
-        a, b = map(_products, node.operands)
+        a, b = _products(first, known), _products(second, known)
         if a is None or b is None or len(a) + len(b) > PRODUCTS:
             return None
         return [*a, *(b if adds else map(_negated, b))]
     if name == "neg":
-        inner = _products(node.operands[0])
+        inner = _products(node.operands[0], known)
         return None if inner is None else [_negated(p) for p in inner]
     if name not in ("mul", "div"):
         return None
@@ -363,7 +394,7 @@ def _products(node: Node) -> list[_Product] | None:
         if second.eqn is not None:
             return None
         second = Node(value=Inverse(second.value), reads=second.reads)
-    a, b = _products(first), _products(second)
+    a, b = _products(first, known), _products(second, known)
     if a is None or b is None or len(a) * len(b) > PRODUCTS or any(p.difference and q.difference for p in a for q in b):
         return None
     return [_Product(p.minus != q.minus, (*p.leaves, *q.leaves), p.difference or q.difference) for p in a for q in b]

@@ -191,6 +191,7 @@ CASES = [
         "logsumexp with weight",
         lambda x, y, b, s: lazy_distance(x, y, s).logsumexp(axis=1, weight=Vj(b).exp()),
         lambda x, y, b, s: jax.nn.logsumexp(distance(x, y, s)[:, :, None], axis=1, b=jnp.exp(b)[None]),
+        costly=True,
     ),
     Case(
         "sumsoftmaxweight",

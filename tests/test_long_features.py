@@ -33,8 +33,8 @@ def _small(desc: Description, args: Sequence[jax.Array]) -> Sequence[jax.Array]:
         patch.setattr(planning, "LEAST_ROWS", 1)
         chosen = xla.plan(desc, "cpu")
     assert chosen.shape in ("long", "long products", "long selection")
-    tiles = {"tile_j": 32, "chunk": 32} if chosen.shape == "long selection" else {"tile_j": 14}
-    return xla.lower(desc, dataclasses.replace(chosen, tile_i=16, unroll=4, features=5, **tiles))(*args)
+    tiles = {"long": {"tile_j": 14}, "long products": {"tile_j": 16}, "long selection": {"tile_j": 32, "chunk": 32}}
+    return xla.lower(desc, dataclasses.replace(chosen, tile_i=16, unroll=4, features=5, **tiles[chosen.shape]))(*args)
 
 
 def _differences(x: Any, y: Any) -> Any:
@@ -75,6 +75,18 @@ VALUES: dict[str, tuple[Any, Any]] = {
     "vectors over both axes": (
         lambda x, y, v: ((Vi(x) - Vj(y)).sin() * Vj(v)[..., 0]).sum(axis="ij"),
         lambda x, y, v: (jnp.sin(_differences(x, y)) * v[None, :, :1]).sum((0, 1)),
+    ),
+    "weights of vectors over both axes": (
+        lambda x, y, v: (_laplacian(x, y) * Vj(v)).sum(axis="ij"),
+        lambda x, y, v: (jnp.exp(-jnp.abs(_differences(x, y)).sum(-1) / D) @ v).sum(0),
+    ),
+    "softmax over both axes": (
+        lambda x, y, v: ((Vi(x) | Vj(y)) / 6.0).sumsoftmaxweight(Vj(v), axis="ij"),
+        lambda x, y, v: (jax.nn.softmax((x @ y.T / 6.0).ravel()).reshape(M, N) @ v).sum(0),
+    ),
+    "derivative with respect to a parameter": (
+        lambda x, y, v: jax.grad(lambda p: ((Vi(x) * Pm(p)) | Vj(y)).exp().sum(axis="ij").sum())(y[0] / 9),
+        lambda x, y, v: jax.grad(lambda p: jnp.exp((x * p) @ y.T).sum())(y[0] / 9),
     ),
     "a number times a sum": (
         lambda x, y, v: (_laplacian(x, y) * ((Vi(x) | Vj(y)) * Vj(v) + Vj(v).sin())).sum(axis=1),
@@ -152,6 +164,34 @@ def test_as_planned_in_float32() -> None:
     for row in np.asarray(at):  # of equals the lowest index comes first
         place = {int(j): k for k, j in enumerate(row)}
         assert all(place.get(j - 100, 99) < k for j, k in place.items() if 200 <= j < 230)
+
+
+@pytest.mark.parametrize("dtype, tolerance", [(jnp.float32, 1e-6), (jnp.bfloat16, 1e-2)])
+def test_scores_of_attention_that_are_infinite_or_nan(dtype: Any, tolerance: float) -> None:
+    """A chunk in which every score is -inf, and a row of NaN, which spoils no other."""
+    x, y, v = (a.astype(dtype) for a in _arguments())
+    masked, row = jnp.where(jnp.arange(N) < 20, -jnp.inf, 0.0), jnp.where(jnp.arange(M) == 3, jnp.nan, 0.0)
+    biases = masked[:, None].astype(dtype), row[:, None].astype(dtype)
+    scores = lambda x, y, b, c: (Vi(x) | Vj(y)) / 6.0 + Vj(b) + Vi(c)  # noqa: E731
+    got = run_on(lambda x, y, v, b, c: scores(x, y, b, c).sumsoftmaxweight(Vj(v), axis=1), _small, x, y, v, *biases)
+    wide = [np.asarray(a, np.float64) for a in (x, y, v)]
+    want = jax.nn.softmax(wide[0] @ wide[1].T / 6.0 + masked + row[:, None], axis=1) @ wide[2]
+    assert np.isnan(want[3]).all() and np.isfinite(np.delete(want, 3, 0)).all()
+    np.testing.assert_allclose(got.astype(jnp.float64), want, rtol=tolerance, atol=tolerance)
+
+
+def test_what_is_used_twice_is_looked_at_once() -> None:
+    """Planning takes no longer for a polynomial of degree 2^26, of which each step reads the last twice."""
+    x, y = _clouds(300, 700, 40)
+
+    def power(x: Any, y: Any) -> Any:
+        t = Vi(x) * Vj(y)
+        for _ in range(26):
+            t = t * (1 - t)
+        return t.sum(axis=1)
+
+    (found,) = explain(power, x, y)
+    assert found.plan.tiles.shape == "long"
 
 
 def test_vectors_that_are_exponentiated() -> None:

@@ -48,7 +48,7 @@ def test_higher_derivatives(case: Case) -> None:
     compare(case, [hessian_vector] if case.costly and not FULL else HIGHER)
 
 
-@pytest.mark.parametrize("case", SMOOTH if FULL else SMOOTH[::20], ids=str)
+@pytest.mark.parametrize("case", SMOOTH if FULL else SMOOTH[:1], ids=str)
 def test_check_grads(case: Case) -> None:
     """Coarser than the comparisons above, but JAX's own."""
     check_grads(jax.jit(case.ours), arguments(), order=2, modes=("fwd", "rev"), atol=1e-4, rtol=1e-4)

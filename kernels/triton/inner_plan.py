@@ -21,7 +21,7 @@ from ..weighted_sums import WeightedSums, inner_products
 from . import long_plan
 from .body import Fold, computing
 from .inner_products import FEATURES, PRODUCTS, half, padded
-from .plan import LANES, LIMIT, OVERHEAD, PREFERRED, STEP, Chip, Model, TritonPlan, chip, words
+from .plan import LANES, LIMIT, OVERHEAD, STEP, Chip, Model, TritonPlan, chip, crowding, words
 from .stages import Stages, rest_of, stages_of
 
 # Rows, numbers of j of a step, and warps.  Four warps of 64 rows would go another way on the H100 (wgmma), which
@@ -102,6 +102,11 @@ class Candidate(NamedTuple):
     warps: int
     bound: float  # pairs per second
 
+    @property
+    def worth(self) -> float:
+        """Pairs per second, fewer where registers leave room for few warps."""
+        return self.bound / crowding(self.model.registers)
+
 
 def choose_way(desc: Description, traced: TracedReduction, loops: TritonPlan, platform: str) -> TritonPlan:
     """`loops`, the tiles of the kernel that walks through features, or, where they take less time, those of matrix
@@ -111,16 +116,11 @@ def choose_way(desc: Description, traced: TracedReduction, loops: TritonPlan, pl
     if reason is None and isinstance(sums, WeightedSums):
         stages, target = stages_of(sums.short, sums.short_roles), chip()
         found = list(_candidates(desc, traced, sums, stages, target))
-        best = max(found, key=lambda c: _worth(c.bound, c.model.registers), default=None)
-        if best is not None and _worth(best.bound, best.model.registers) > _worth(loops.bound, loops.registers):
+        best = max(found, key=lambda c: c.worth, default=None)
+        if best is not None and best.worth > loops.bound / crowding(loops.registers):
             return _plan(desc, stages, best, target)
         reason = "they take more time" if best else "their tiles are too many for registers"
     return dataclasses.replace(loops, reason=f"{loops.reason}, and no matrix products: {reason}")
-
-
-def _worth(bound: float, registers: int) -> float:
-    """Pairs per second, fewer where registers leave room for few warps (see `plan.price`)."""
-    return bound / max(1.0, registers / PREFERRED) ** 2
 
 
 def refused(desc: Description, sums: WeightedSums, platform: str) -> str | None:

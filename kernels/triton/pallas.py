@@ -76,10 +76,9 @@ def supports(desc: Description, platform: str) -> str | None:
     if isinstance(own := real_of(desc), str):
         return own
     desc, traced = own, traced_of(own)
-    reason = _no_products(desc, sums := sums_of(desc))
-    if reason is None or (_has_long_results(desc) and not isinstance(sums, str)):
-        return reason
-    return _not_alone(desc, traced, reason)
+    products = _no_products(desc, sums := sums_of(desc))
+    alone = None if products is None else _not_alone(desc, traced, products)
+    return products if alone and _has_long_results(desc) and not isinstance(sums, str) else alone
 
 
 def _has_long_results(desc: Description) -> bool:
@@ -90,6 +89,8 @@ def _no_products(desc: Description, sums: WeightedSums | str) -> str | None:
     """None, or why results are not computed as matrix products."""
     if isinstance(sums, str):
         return sums
+    if any(t.difference for t in sums.terms) and _not_alone(desc, traced_of(desc), "") is None:
+        return "differences of features that can be held as they are, are not told apart"
     longest = max(desc.m, desc.n) + PADDED
     widest = max(math.prod(v.aval.shape) for v in (*sums.whole.jaxpr.jaxpr.invars, *sums.whole.jaxpr.jaxpr.outvars))
     if longest * (widest + PADDED) > np.iinfo(np.int32).max:

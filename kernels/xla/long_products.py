@@ -27,7 +27,7 @@ VECTOR = 8
 
 
 class LongProducts(Long):
-    """As `Long`, where `weighted_sums` tells the pair function apart; long parts of an accumulator are (lanes, L)."""
+    """As `Long`, for long results that are `sums_of_products`; long parts of an accumulator are (lanes, L)."""
 
     leading = "i"
 
@@ -49,6 +49,9 @@ class LongProducts(Long):
             else:
                 acc.append([jnp.asarray(broadcast_tile(t, (self.lanes, 1)))[:, 0] for t in x.ravel()])
         return acc
+
+    def select(self, keep: jax.Array, new: Acc, old: Acc) -> Acc:
+        return jax.tree.map(lambda x, y: jnp.where(keep if x.ndim == 1 else keep[:, None], x, y), new, old)
 
     # Between chunks, what reads i has its rows first: a left factor lies so.
 
@@ -73,7 +76,7 @@ class LongProducts(Long):
         """The largest score, which is all that is asked for."""
         (leaf,), (kind,) = acc, traced.acc_avals
         scores = jnp.asarray(broadcast_tile(self._rest(tile)[0].item(), tile.pair)).astype(kind.dtype)
-        return [[lax.max(x, _largest(scores)) for x in leaf]]  # the first is -inf
+        return [[lax.max(x, _largest(scores)) for x in leaf]]  # x, the maximum before the chunk, is -inf
 
     def _walked_sums(self, tile: Tile, kinds: dict[int, Any]) -> dict[int, list[jax.Array]]:
         if not kinds:

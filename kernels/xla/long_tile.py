@@ -204,9 +204,9 @@ class Tile:
         of_i, of_j, of_p = ([cast(f.value) for f in parts if f.is_row and f.reads == r] for r in ("i", "j", ""))
         if of_j:
             matrix = functools.reduce(jnp.multiply, [*of_j, *(x[:, None] for x in of_p)])
-            axes, operands = ((1, 0), (matrix, weight)) if self.leading == "j" else ((1, 1), (weight, matrix))
-            dimensions = (tuple((k,) for k in axes), ((), ()))
-            total = lax.dot_general(*operands, dimensions, precision=lax.Precision.HIGHEST).astype(dtype)
+            first, second, axis = (matrix, weight, 0) if self.leading == "j" else (weight, matrix, 1)
+            dimensions = (((1,), (axis,)), ((), ()))
+            total = lax.dot_general(first, second, dimensions, precision=lax.Precision.HIGHEST).astype(dtype)
         elif self.leading == "j":
             total = functools.reduce(jnp.multiply, [weight.sum(0), *(x[:, None] for x in of_p)])
         else:

@@ -12,7 +12,7 @@ from .. import long_features, scalarize, tuning
 from ..cost import operations
 from ..description import Description, traced_of
 from ..reduction import Selection, ShiftedSum
-from ..weighted_sums import WeightedSums, weighted_sums
+from ..weighted_sums import sums_of_products
 from . import elementary
 from .fusion import joinable
 from .passes import passes
@@ -47,7 +47,7 @@ class XlaPlan:
     shape: Literal["lanes", "products", "block", "groups", "passes", "long", "long products", "long selection"]
     tile_i: int
     tile_j: int = 0  # block: pairs of one row that are held at once; groups: minima of one row; long: j's of a chunk
-    unroll: int = 1  # lanes: j's written out in the loop body; groups: pairs of a group
+    unroll: int = 1  # lanes: j's written out in the loop body; products: j's of a chunk; groups: pairs of a group
     segments: int = 1  # lanes: parts of j that run side by side where i alone is too short
     group: int = 256  # lanes: chunks that are summed before they meet the total
     elementary: bool = False  # exp, sin, cos, tan of float32 by `elementary`, where the platform's are slow
@@ -80,7 +80,7 @@ def _chosen(desc: Description, cost: int | str, platform: str, plan: XlaPlan, ch
         base = None
         if shape == "block":
             base = _block(desc, "")
-        elif shape == "long":
+        elif shape in ("long", "long products"):
             base = _long(desc, platform)
         elif isinstance(cost, int) and cost <= SCALARS and not isinstance(desc.reduction, Selection):
             base = _lanes(desc, platform, large=True)
@@ -95,7 +95,7 @@ def candidates(desc: Description, platform: str) -> list[tuning.Choice]:
         cost = operations(desc)
         plan = choose(desc, platform)
     long = ("tile_i", "tile_j", "features")
-    scaled = {"long": long, "long products": long, "block": ("tile_i", "tile_j"), "passes": (),
+    scaled = {"long": long, "long products": long, "products": ("tile_i",), "block": ("tile_i", "tile_j"), "passes": (),
               "long selection": ("tile_i",)}.get(plan.shape, ("tile_i", "unroll"))  # fmt: skip
     found: list[tuning.Choice] = [()]
     for field in scaled:
@@ -201,10 +201,9 @@ def _long(desc: Description, platform: str) -> XlaPlan | None:
     if cost > SCALARS:
         return None
     tile = _balanced(m, 1024)
-    sums = weighted_sums(desc)
-    if isinstance(sums, WeightedSums) and all(t.difference is None for t in sums.terms):
-        return XlaPlan("long products", tile, tile_j=_chunk(n, 512), features=8, problems=1, elementary=True,
-                       reason="features are long, and results matrix products")  # fmt: skip
+    if sums_of_products(desc):
+        return XlaPlan("long products", tile, tile_j=_chunk(n, 512), features=8, problems=1,
+                       elementary=platform == "cpu", reason="features are long, results matrix products")  # fmt: skip
     tile += 16 * (tile % 256 == 0)  # features that lie a multiple of 1 kB apart meet in the same lines of the cache
     most = max(256, _power_of_two((1 << 18) // tile, 1, 1024))
     plan = XlaPlan("long", tile, tile_j=_chunk(n, most), unroll=_power_of_two(UNROLLED // max(cost, 1), 4, 32),
@@ -247,7 +246,7 @@ def _lanes(desc: Description, platform: str, large: bool) -> XlaPlan:
     if shape == "products":
         # Vectors run along j.  Weights that are held at once take some 2 MB.
         unroll = _power_of_two((1 << 19) // (tile * inside), 256, 1 << 14)
-        unroll = min(unroll, _power_of_two(n, 1, unroll)) if isinstance(n, int) else 256
+        unroll = min(unroll, _power_of_two(n, 1, unroll)) if isinstance(n, int) else unroll
     elif isinstance(n, int) and tile * inside < 1024 and n >= 4096:
         # Too few rows to fill the vectors and the cores: cut j.
         segments = _segments(n, FEW // (tile * inside), unroll)

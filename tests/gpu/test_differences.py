@@ -97,7 +97,7 @@ def points(dtype: Any, m: int, n: int, d: int) -> tuple[jax.Array, ...]:
 
 
 def test_values() -> None:
-    args = points(np.float64, 21, 37, 40)
+    args = points(np.float64, 21, 37, 70)
     run = lambda *a: {k: run_on(f[0], small, *a) for k, f in FORMULAS.items()}  # noqa: E731
     got = jax.jit(run, compiler_options=UNOPTIMISED)(*args)
     want = jax.jit(lambda *a: {k: f[1](*a) for k, f in FORMULAS.items()}, compiler_options=UNOPTIMISED)(*args)
@@ -121,9 +121,9 @@ def dense_weighted_difference(x: Any, y: Any) -> Any:
 @pytest.mark.parametrize("where", ["at 0", "far off", "in clusters"])
 def test_the_place_of_points_costs_no_precision(where: str) -> None:
     """Programs have 16 rows: those of a cluster each, or of one and the end of the other."""
-    x, y, _ = (np.asarray(a) for a in points(np.float64, 32, 48, 40))
+    x, y, _ = (np.asarray(a) for a in points(np.float64, 32, 48, 70))
     place = {"at 0": 0.0, "far off": 1000.0, "in clusters": np.array([[3000.0], [-3000.0]])}[where]
-    x, y = ((a.reshape(2, -1, 40) + np.reshape(place, (-1, 1, 1))).reshape(a.shape).astype(np.float32) for a in (x, y))
+    x, y = ((a.reshape(2, -1, 70) + np.reshape(place, (-1, 1, 1))).reshape(a.shape).astype(np.float32) for a in (x, y))
     got = jax.jit(lambda *a: run_on(weighted_difference, small, *a), compiler_options=UNOPTIMISED)(x, y)
     want = dense_weighted_difference(x, y)
     assert np.abs(got - want).max() <= 1e-6 * np.abs(want).max()
@@ -131,7 +131,7 @@ def test_the_place_of_points_costs_no_precision(where: str) -> None:
 
 def test_a_row_that_is_infinite_spoils_no_other() -> None:
     """Nor do numbers whose sum is beyond float32."""
-    x, y, _ = (np.array(a) for a in points(np.float32, 32, 48, 40))
+    x, y, _ = (np.array(a) for a in points(np.float32, 32, 48, 70))
     x[3], x[16:, 0], y[:, 0] = np.inf, 3e38, 3e38
     f = lambda x, y: (Vi(x[:, 1:]).sqdist(Vj(y[:, 1:])) * 1e-5 * (Vi(x) - Vj(y))).sum(axis=1)  # noqa: E731
     got = jax.jit(lambda *a: run_on(f, small, *a), compiler_options=UNOPTIMISED)(x, y)

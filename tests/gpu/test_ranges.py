@@ -1,4 +1,4 @@
-"""Block-sparse reductions in the Pallas kernel, interpreted, against dense JAX with an explicit mask."""
+"""Block-sparse reductions in the Pallas kernel, interpreted: derivatives and batches, ties, many ranges."""
 
 from __future__ import annotations
 

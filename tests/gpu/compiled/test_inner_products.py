@@ -100,8 +100,8 @@ def test_tensor_cores_that_err_as_much_as_they_may(exponentials: tuple[Launch, A
         assert 0 < _error(launch, want, launch.kernel.ptx, error=error) < 3e-6
 
 
-def test_a_product_that_is_left_out_is_noticed(exponentials: tuple[Launch, Any]) -> None:
-    """Each of the six: the larger the parts, the larger the error."""
+def test_a_part_that_is_left_out_is_noticed(exponentials: tuple[Launch, Any]) -> None:
+    """Of the three of every number of i: the larger the part, the larger the error."""
     launch, want = exponentials
     lines = list(re.finditer(r"mma\.sync[^;]*;", launch.kernel.ptx))
     assert lines and len(lines) % 12 == 0  # six products of two steps of 16 features

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from jax.extend.core import Literal
 
@@ -18,6 +19,8 @@ from lazyjax.kernels.xla import kernel as xla
 from lazyjax.kernels.xla import plan as planning
 from lazyjax.kernels.xla.plan import XlaPlan
 
+from .unoptimised import UNOPTIMISED
+
 Run = Callable[[Description, Sequence[jax.Array]], Sequence[jax.Array]]
 
 
@@ -26,6 +29,22 @@ def run_on(f: Callable[..., Any], run: Run, *args: jax.Array) -> Any:
     closed, shape = jax.make_jaxpr(f, return_shape=True)(*args)
     outs = _evaluate(closed.jaxpr, closed.consts, args, run)
     return jax.tree.unflatten(jax.tree.structure(shape), outs)
+
+
+def agree(
+    formulas: Mapping[str, tuple[Callable[..., Any], Callable[..., Any]]], run: Run, args: Sequence[jax.Array]
+) -> None:
+    """Every formula on a kernel gives the numbers of the dense one beside it, in float64; compiled as one program."""
+
+    def all_of(which: int) -> Callable[..., Any]:
+        values = lambda f, a: run_on(f, run, *a) if which == 0 else f(*a)  # noqa: E731
+        return jax.jit(lambda *a: {k: values(f[which], a) for k, f in formulas.items()}, compiler_options=UNOPTIMISED)
+
+    got, want = all_of(0)(*args), all_of(1)(*args)
+    for name in want:
+        for a, b in zip(jax.tree.leaves(got[name]), jax.tree.leaves(want[name]), strict=True):
+            assert a.shape == b.shape and a.dtype == b.dtype, name
+            np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-10 * float(jnp.max(jnp.abs(b))), err_msg=name)
 
 
 def _evaluate(jaxpr: Any, consts: Any, args: Any, run: Run) -> list[Any]:

@@ -231,19 +231,8 @@ class Tile:
         return lax.dot(*operands, precision=lax.Precision.HIGHEST)
 
     def _summed_by_loop(self, node: Node, length: int, dtype: Any) -> Any:
-        total = self._added_by_loop(node, length, dtype)
-        return total if self.leading == "j" else total.T
-
-    def _chunk_first(self, x: Any) -> Any:
-        """A number of pairs, as what broadcasts to (chunk, lanes)."""
-        if self.leading == "j" or np.ndim(x) == 0:
-            return x
-        if np.ndim(x) == 1:
-            return x[:, None]
-        return x[:, 0] if np.shape(x)[1] == 1 else x.T
-
-    def _added_by_loop(self, node: Node, length: int, dtype: Any) -> Any:
-        """(L, lanes), whatever leads: some j's at a time."""
+        """(L, lanes), some j's at a time; where lanes lead, all long results are products (`sums_of_products`)."""
+        assert self.leading == "j"
         leaves = node.leaves()
         moving = [f for f in leaves if "j" in f.reads or f.is_number]
         step = min(self.length, self.features)
@@ -255,9 +244,9 @@ class Tile:
                 if f.is_row:
                     outs.append(lax.dynamic_slice_in_dim(f.value, start, count, 1))
                 else:
-                    x = self._chunk_first(f.value)
-                    rows = np.ndim(x) == 2 and np.shape(x)[0] == self.length
-                    outs.append(lax.dynamic_slice_in_dim(x, start, count) if rows else x)
+                    shape = np.shape(f.value)
+                    rows = len(shape) == 2 and shape[0] == self.length
+                    outs.append(lax.dynamic_slice_in_dim(f.value, start, count) if rows else f.value)
             return outs
 
         def absorb(acc: Any, values: Sequence[Any], count: int) -> Any:

@@ -12,7 +12,7 @@ import pytest
 
 from lazyjax import Pm, Vi, Vj, explain
 
-from ..kernels_of import run_on
+from ..kernels_of import agree, run_on
 from ..unoptimised import UNOPTIMISED
 from .lowering import kernel_calls, lowered_for
 from .test_products import Formula, arguments, dense_gaussian, derivatives, gaussian, small
@@ -97,14 +97,7 @@ def points(dtype: Any, m: int, n: int, d: int) -> tuple[jax.Array, ...]:
 
 
 def test_values() -> None:
-    args = points(np.float64, 21, 37, 70)
-    run = lambda *a: {k: run_on(f[0], small, *a) for k, f in FORMULAS.items()}  # noqa: E731
-    got = jax.jit(run, compiler_options=UNOPTIMISED)(*args)
-    want = jax.jit(lambda *a: {k: f[1](*a) for k, f in FORMULAS.items()}, compiler_options=UNOPTIMISED)(*args)
-    for name in want:
-        for a, b in zip(jax.tree.leaves(got[name]), jax.tree.leaves(want[name]), strict=True):
-            assert a.shape == b.shape and a.dtype == b.dtype, name
-            np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-10 * float(jnp.max(jnp.abs(b))), err_msg=name)
+    agree(FORMULAS, small, points(np.float64, 21, 37, 70))
 
 
 def weighted_difference(x: Any, y: Any) -> Any:

@@ -20,7 +20,7 @@ from lazyjax.kernels.triton import pallas
 from lazyjax.kernels.triton.inner_products import split
 from lazyjax.kernels.weighted_sums import inner_products
 
-from ..kernels_of import run_on
+from ..kernels_of import agree, run_on
 from ..unoptimised import UNOPTIMISED
 from .lowering import abstract_gpu, kernel_calls, lowered_for
 
@@ -100,14 +100,7 @@ FORMULAS: dict[str, tuple[Formula, Formula]] = {
 
 
 def test_values() -> None:
-    args = arguments()
-    run = lambda *a: {k: run_on(f[0], _small, *a) for k, f in FORMULAS.items()}  # noqa: E731
-    got = jax.jit(run, compiler_options=UNOPTIMISED)(*args)
-    want = jax.jit(lambda *a: {k: f[1](*a) for k, f in FORMULAS.items()}, compiler_options=UNOPTIMISED)(*args)
-    for name in want:
-        for a, b in zip(jax.tree.leaves(got[name]), jax.tree.leaves(want[name]), strict=True):
-            assert a.shape == b.shape and a.dtype == b.dtype, name
-            np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-10 * float(jnp.max(jnp.abs(b))), err_msg=name)
+    agree(FORMULAS, _small, arguments())
 
 
 def test_parts_of_float32_lose_nothing() -> None:

@@ -15,7 +15,7 @@ from lazyjax import Pm, Vi, Vj, explain, lift
 from lazyjax.kernels import Description
 from lazyjax.kernels.triton import pallas
 
-from ..kernels_of import run_on
+from ..kernels_of import agree, run_on
 from ..test_long_features import SMOOTH, VALUES
 from ..unoptimised import UNOPTIMISED
 from .lowering import kernel_calls, lowered_for
@@ -98,14 +98,7 @@ NARROW: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
 
 
 def test_values() -> None:
-    args = _arguments()
-    run = lambda *a: {k: run_on(f[0], _small, *a) for k, f in NARROW.items()}  # noqa: E731
-    got = jax.jit(run, compiler_options=UNOPTIMISED)(*args)
-    want = jax.jit(lambda *a: {k: f[1](*a) for k, f in NARROW.items()}, compiler_options=UNOPTIMISED)(*args)
-    for name in want:
-        for a, b in zip(jax.tree.leaves(got[name]), jax.tree.leaves(want[name]), strict=True):
-            assert a.shape == b.shape and a.dtype == b.dtype, name
-            np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-10 * float(jnp.max(jnp.abs(b))), err_msg=name)
+    agree(NARROW, _small, _arguments())
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])

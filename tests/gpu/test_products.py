@@ -16,7 +16,7 @@ from lazyjax._accumulation import Accumulated
 from lazyjax.kernels import Description
 from lazyjax.kernels.triton import pallas
 
-from ..kernels_of import run_on
+from ..kernels_of import agree, run_on
 from ..unoptimised import UNOPTIMISED
 from .lowering import kernel_calls, lowered_for
 
@@ -137,14 +137,7 @@ FORMULAS: dict[str, tuple[Formula, Formula]] = {
 
 
 def test_values() -> None:
-    args = arguments()
-    run = lambda *a: {k: run_on(f[0], small, *a) for k, f in FORMULAS.items()}  # noqa: E731
-    got = jax.jit(run, compiler_options=UNOPTIMISED)(*args)
-    want = jax.jit(lambda *a: {k: f[1](*a) for k, f in FORMULAS.items()}, compiler_options=UNOPTIMISED)(*args)
-    for name in want:
-        for a, b in zip(jax.tree.leaves(got[name]), jax.tree.leaves(want[name]), strict=True):
-            assert a.shape == b.shape and a.dtype == b.dtype, name
-            np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-10 * float(jnp.max(jnp.abs(b))), err_msg=name)
+    agree(FORMULAS, small, arguments())
 
 
 def test_short_results_beside_many_columns_have_a_kernel_of_their_own() -> None:

@@ -60,6 +60,11 @@ def measure(case: Case, modules: dict[str, ModuleType], repeats: int, say: Calla
             entries[name], results[name] = _first(case, arrays, module)
         except Refused as refused:
             results[name] = {"refused": str(refused)}
+        except Exception as failed:
+            if name == "lazyjax":
+                raise
+            first, *_ = str(failed).splitlines() or [""]  # a peer's failure is a result, and the run goes on
+            results[name] = {"refused": f"failed: {type(failed).__name__}: {first}"}
     for entry in entries.values():
         _estimate(entry, repeats)
     rounds = max((entry.repeats for entry in entries.values()), default=0)

@@ -52,6 +52,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     if gpu is not None:
         modules = {name: m for name, m in modules.items() if options.contenders or name in on_gpu.CONTENDERS}
         chosen = on_gpu.without_bars(chosen)
+        chosen = chosen if options.quick else [on_gpu.larger(case) for case in chosen]
         if "lazyjax" in modules:
             on_gpu.check(chosen, modules["lazyjax"], console.print)
     if options.plots:

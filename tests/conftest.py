@@ -1,9 +1,11 @@
-"""Settings that must stand before JAX starts: the CPU, two virtual devices of it, and float64."""
+"""Settings that must stand before JAX starts: the CPU (or a GPU first), two virtual devices of it, and float64."""
 
 import importlib.util
 import os
 
-os.environ["JAX_PLATFORMS"] = "cpu"
+from .gpu.hardware import HARDWARE
+
+os.environ["JAX_PLATFORMS"] = "cuda,cpu" if HARDWARE else "cpu"
 _FLAG = "--xla_force_host_platform_device_count"
 if _FLAG not in os.environ.get("XLA_FLAGS", ""):
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_FLAG}=2".strip()

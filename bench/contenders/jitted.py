@@ -33,7 +33,15 @@ def jitted(fn: Callable[..., Any], case: Case, data: Data) -> Run:
             raise Refused(f"would need {temporary / 2**30:.3g} GiB of memory")
         return {"temporary": temporary, "output": int(sizes.output_size_in_bytes)}
 
-    return Run(lambda: jax.block_until_ready(compiled[0](*arrays)), compile)
+    def call() -> Any:
+        try:
+            return jax.block_until_ready(compiled[0](*arrays))
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" in str(error):
+                raise Refused("needs more memory than there is") from error
+            raise
+
+    return Run(call, compile)
 
 
 EAGER_INPUTS = 64

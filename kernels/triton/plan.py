@@ -60,7 +60,8 @@ class Chip:
 
 H100 = Chip("H100", 132, 1.98, tensor=1024, shared=227 << 10)
 A100 = Chip("A100", 108, 1.41, floats=64, shared=163 << 10)
-CHIPS = (H100, A100)
+H200 = dataclasses.replace(H100, name="H200")
+CHIPS = (H100, H200, A100)
 DEFAULT = Chip("a GPU like the A100", 108, 1.41, floats=64)
 
 

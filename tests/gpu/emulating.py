@@ -1,4 +1,5 @@
-"""Run a function as it would run on a GPU: its reductions on the planned kernel, compiled for a chip, emulated."""
+"""Run a function as it would run on a GPU: its reductions on the planned kernel, compiled for a chip, emulated; or on
+the GPU that is there (see `hardware`)."""
 
 from __future__ import annotations
 
@@ -17,6 +18,7 @@ from lazyjax.kernels.triton.pallas import quiet
 from ..kernels_of import run_on
 from .chips import Chip
 from .compiling import Kernel, Program, compile_for, lower_for
+from .hardware import HARDWARE
 from .lowering import TritonCall, triton_calls
 from .ptx import run
 
@@ -53,7 +55,12 @@ def compiled_equation(chip: Chip, equation: Any) -> tuple[TritonCall, Program]:
 def emulate(
     chip: Chip, f: Callable[..., Any], *args: Any, error: float = 0.0, backend: str | None = None
 ) -> tuple[Any, list[Launch]]:
-    """f(*args), and the launches it took; `error`: of approximate instructions, in their bounds."""
+    """f(*args), and the launches it took; `error`: of approximate instructions, in their bounds.
+
+    On a GPU no launch is seen, and instructions err as they do.
+    """
+    if HARDWARE:
+        return _on_gpu(f, args, backend), []
     launches: list[Launch] = []
 
     def on_chip(desc: Description, arrays: Sequence[jax.Array]) -> Sequence[jax.Array]:
@@ -61,6 +68,19 @@ def emulate(
         return launch_all(chip, plan(chosen, "cuda").lower(chosen), arrays, launches, error)
 
     return run_on(f, on_chip, *args), launches
+
+
+def _on_gpu(f: Callable[..., Any], args: Sequence[Any], backend: str | None) -> Any:
+    """f(*args) on the first GPU; reductions that name no backend go the way of every call."""
+
+    def on_backend(desc: Description, arrays: Sequence[jax.Array]) -> Sequence[jax.Array]:
+        chosen = desc.replace(backend=backend)
+        return plan(chosen, "cuda").lower(chosen)(*arrays)
+
+    gpu, cpu = (jax.devices(platform)[0] for platform in ("gpu", "cpu"))
+    program = f if backend is None else lambda *a: run_on(f, on_backend, *a)
+    with jax.default_device(gpu), quiet():
+        return jax.device_put(jax.jit(program)(*jax.device_put(args, gpu)), cpu)
 
 
 def launch_all(

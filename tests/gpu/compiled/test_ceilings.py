@@ -10,6 +10,8 @@ from ...full import FULL
 from ..chips import A100, H100, Chip
 from .ceilings import CEILINGS
 
+pytestmark = pytest.mark.described
+
 # How many exponentials a pair takes, where that is known.
 SHIFTED, NONE = ("logsumexp", "attention"), ("min", "D = 1000, for each feature")
 EXPONENTIALS = {

@@ -49,10 +49,10 @@ def test_formula(name: str, dtype: str, chip: Chip) -> None:
     args = arguments(dtype, 50, 70)
     got, launches = emulate(chip, ours, *args)
     compare(got, dense(*(a.astype(jnp.float64) for a in args)), TOLERANCE[dtype])
-    assert any((BF16 if dtype == "float32" else DOUBLE) in x.kernel.ptx for x in launches)
-    check(chip, launches)
+    check(chip, launches, instruction=BF16 if dtype == "float32" else DOUBLE)
 
 
+@pytest.mark.described
 @pytest.mark.parametrize("dtype", HALF if FULL else ["bfloat16"])
 def test_products_of_half_precision_are_exact(dtype: str) -> None:
     args = arguments(dtype, 50, 70)
@@ -94,12 +94,14 @@ def _error(launch: Launch, want: Any, ptx: str, inputs: Any = None, error: float
     return float(np.abs(got - want).max() / np.abs(want).max())
 
 
+@pytest.mark.described
 def test_tensor_cores_that_err_as_much_as_they_may(exponentials: tuple[Launch, Any]) -> None:
     launch, want = exponentials
     for error in (1.0, -1.0):
         assert 0 < _error(launch, want, launch.kernel.ptx, error=error) < 3e-6
 
 
+@pytest.mark.described
 def test_a_part_that_is_left_out_is_noticed(exponentials: tuple[Launch, Any]) -> None:
     """Of the three of every number of i: the larger the part, the larger the error."""
     launch, want = exponentials
@@ -114,6 +116,7 @@ def test_a_part_that_is_left_out_is_noticed(exponentials: tuple[Launch, Any]) ->
         assert _error(launch, want, launch.kernel.ptx, inputs) > 2.0 ** (-8 * part - 4) / 8
 
 
+@pytest.mark.described
 def test_features_that_fill_no_piece_are_zeros(exponentials: tuple[Launch, Any]) -> None:
     """Of 60 features the kernel reads 64: what stands behind must not matter, and does."""
     launch, want = exponentials
@@ -126,6 +129,7 @@ def test_features_that_fill_no_piece_are_zeros(exponentials: tuple[Launch, Any])
     assert _error(launch, want, launch.kernel.ptx, inputs) > 0.1
 
 
+@pytest.mark.described
 def test_memory_is_linear() -> None:
     """Three parts of x and y in bfloat16, centred before, and no array of all pairs, which were a gigabyte."""
     m, d = 16384, 300

@@ -38,6 +38,7 @@ def test_formula(name: str, dtype: str, chip: Chip) -> None:
     check(chip, launches)
 
 
+@pytest.mark.described
 def test_memory_is_linear() -> None:
     """Transposed copies of x and y, and no array of all pairs."""
 

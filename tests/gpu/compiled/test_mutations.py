@@ -19,6 +19,8 @@ X, Y, B = (
     np.random.default_rng(k).normal(size=s).astype(np.float32) for k, s in enumerate([(101, 3), (151, 3), (151,)])
 )
 
+pytestmark = pytest.mark.described
+
 
 @pytest.fixture(scope="module", params=[H100, A100], ids=lambda c: c.name)
 def launch(request: pytest.FixtureRequest) -> Launch:

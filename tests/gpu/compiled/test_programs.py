@@ -13,6 +13,8 @@ from ...full import FULL
 from ..chips import H100
 from ..compiling import compile_for, lower_for
 
+pytestmark = pytest.mark.described
+
 M, N = 5000, 3000
 CHOSEN = SMOOTH if FULL else [c for c in CASES if c.name in ("K @ b", "logsumexp with weight", "Kmin")]
 

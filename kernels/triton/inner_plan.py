@@ -24,9 +24,11 @@ from .inner_products import FEATURES, PRODUCTS, half, padded
 from .plan import LANES, LIMIT, OVERHEAD, STEP, Chip, Model, TritonPlan, chip, crowding, words
 from .stages import Stages, rest_of, stages_of
 
-# Rows, numbers of j of a step, and warps.  Four warps of 64 rows would go another way on the H100 (wgmma), which
-# nothing here can check.
+# Rows, numbers of j of a step, and warps.
 PROGRAMS = ((32, 128, 4), (32, 64, 4), (32, 32, 2), (16, 64, 4), (16, 32, 2), (16, 32, 4), (16, 16, 1), (16, 16, 2))
+# Where four warps multiply 64 rows together (wgmma), which they read from shared memory as they are, and not a float64.
+WARPGROUP_PROGRAMS = ((64, 64, 4), (128, 64, 8))
+WARPGROUP = 8  # times as many numbers as an instruction of one warp multiplies
 WIDE = 4  # words of 32 bits that a thread loads at once
 # Instructions of such a load on its way to shared memory: itself, the store, addresses, its share of barriers.
 LOAD = 5
@@ -65,7 +67,7 @@ class Cost(NamedTuple):
     registers: int
 
 
-def cost(sums: WeightedSums, block_i: int, block_j: int, warps: int) -> Cost:
+def cost(sums: WeightedSums, block_i: int, block_j: int, warps: int, warpgroup: bool) -> Cost:
     """Of a program that takes tensor cores."""
     pairs, (rows, columns) = block_i * block_j / (LANES * warps), warp_tile(block_i, block_j, warps)
     instructions = floats = tensor = 0.0
@@ -75,8 +77,9 @@ def cost(sums: WeightedSums, block_i: int, block_j: int, warps: int) -> Cost:
         length = padded(size(x.of_i[0]))
         step = min(length, FEATURES)
         loads = (block_i + block_j) * step * kind.words / (WIDE * LANES * warps)
-        fragments = kind.words / kind.read * (1 / rows + 1 / columns)
-        instructions += length * (kind.instructions + fragments + (LOAD * loads + STEP) / (pairs * step))
+        fragments = kind.words / kind.read * (1 / rows + 1 / columns) + kind.instructions
+        fragments = kind.instructions / WARPGROUP if warpgroup else fragments
+        instructions += length * (fragments + (LOAD * loads + STEP) / (pairs * step))
         instructions += 2 * kind.totals  # zeros, and what brings the sums together
         floats, tensor = floats + length * kind.floats, tensor + length * kind.tensor
         held += words(x.dtype)
@@ -101,11 +104,13 @@ class Candidate(NamedTuple):
     block_j: int
     warps: int
     bound: float  # pairs per second
+    warpgroup: bool
 
     @property
-    def worth(self) -> float:
-        """Pairs per second, fewer where registers leave room for few warps."""
-        return self.bound / crowding(self.model.registers)
+    def worth(self) -> tuple[float, float]:
+        """Pairs per second, fewer where registers leave room for few warps, which four together do with; of two that
+        are alike, fewer instructions."""
+        return self.bound / (1 if self.warpgroup else crowding(self.model.registers)), -self.model.pair
 
 
 def choose_way(desc: Description, traced: TracedReduction, loops: TritonPlan, platform: str) -> TritonPlan:
@@ -117,7 +122,7 @@ def choose_way(desc: Description, traced: TracedReduction, loops: TritonPlan, pl
         stages, target = stages_of(sums.short, sums.short_roles), chip()
         found = list(_candidates(desc, traced, sums, stages, target))
         best = max(found, key=lambda c: c.worth, default=None)
-        if best is not None and best.worth > loops.bound / crowding(loops.registers):
+        if best is not None and best.worth[0] > loops.bound / crowding(loops.registers):
             return _plan(desc, stages, best, target)
         reason = "they take more time" if best else "their tiles are too many for registers"
     return dataclasses.replace(loops, reason=f"{loops.reason}, and no matrix products: {reason}")
@@ -144,8 +149,10 @@ def _candidates(
     row, _ = program.words()
     loads = sum(size(v) for v in stages.inputs if stages.axis(v) == "j")
     accumulators = sum(math.prod(a.shape) * words(a.dtype) for a in traced.acc_avals)
-    for block_i, block_j, warps in PROGRAMS:
-        inner, (high, wide) = cost(sums, block_i, block_j, warps), warp_tile(block_i, block_j, warps)
+    together = target.warpgroup and all(computing(x.dtype) != np.float64 for x in sums.inner)
+    for block_i, block_j, warps in (*PROGRAMS, *(WARPGROUP_PROGRAMS if together else ())):
+        warpgroup = (block_i, block_j, warps) in WARPGROUP_PROGRAMS
+        inner, (high, wide) = cost(sums, block_i, block_j, warps, warpgroup), warp_tile(block_i, block_j, warps)
         rows, columns, pairs = high // 8, wide // 4, block_i * block_j // (LANES * warps)
         nested = int(desc.reduction.rounds and desc.n > block_j * TritonPlan.group)
         held = pairs * (accumulators * (1 + nested) + long.contracted) + rows * row
@@ -155,9 +162,9 @@ def _candidates(
         pair = own + (1.25 * loads + column + long.of_j) / rows + long.own + long.of_i / columns
         pair += STEP * (1 + long.features / long_plan.FEATURES) / pairs + inner.instructions
         floats, few = long.own - long.special + own - special + inner.floats, _idle(desc, block_i)
-        bound = target.pairs_per_second(pair, floats, special + long.special, inner.tensor) / few
+        bound = target.pairs_per_second(pair, floats, special + long.special, inner.tensor, warpgroup) / few
         model = Model(rows, 1, registers, pair, floats, special + long.special, nested)
-        yield Candidate(model, block_i, block_j, warps, bound)
+        yield Candidate(model, block_i, block_j, warps, bound, warpgroup)
 
 
 def _idle(desc: Description, block_i: int) -> float:

@@ -44,7 +44,8 @@ class Chip:
     issue: int = 128
     floats: int = 128
     special: int = 16
-    tensor: int = 512  # multiplications of TF32 in tensor cores
+    tensor: int = 512  # multiplications of TF32 in tensor cores, by instructions of one warp
+    warpgroup: int = 0  # and by those of four warps together (wgmma), where there are any
     registers: int = 1 << 16
     shared: int = 100 << 10  # bytes of shared memory of one program, at most
 
@@ -52,13 +53,18 @@ class Chip:
         """How many programs fill it twice, by the registers of their threads."""
         return 2 * self.multiprocessors * max(1, self.registers // (max(registers, 32) * LANES * warps))
 
-    def pairs_per_second(self, instructions: float, floats: float, special: float, tensor: float = 0.0) -> float:
+    def pairs_per_second(
+        self, instructions: float, floats: float, special: float, tensor: float = 0.0, warpgroup: bool = False
+    ) -> float:
         """An upper bound: every lane busy at every tick, nothing ever waiting."""
-        ticks = max(instructions / self.issue, floats / self.floats, special / self.special, tensor / self.tensor)
+        multiplied = tensor / (self.warpgroup if warpgroup else self.tensor)
+        ticks = max(instructions / self.issue, floats / self.floats, special / self.special, multiplied)
         return self.multiprocessors * self.clock * 1e9 / ticks
 
 
-H100 = Chip("H100", 132, 1.98, tensor=1024, shared=227 << 10)
+# Of its tensor cores, instructions of one warp reach 62 % (Luo et al., "Benchmarking and dissecting the Nvidia Hopper GPU
+# architecture via microbenchmarking", 2024).
+H100 = Chip("H100", 132, 1.98, tensor=640, warpgroup=1024, shared=227 << 10)
 A100 = Chip("A100", 108, 1.41, floats=64, shared=163 << 10)
 H200 = dataclasses.replace(H100, name="H200")
 CHIPS = (H100, H200, A100)

@@ -27,12 +27,13 @@ COLUMNS = (256, 128, 64, 32, 16)
 # Rows, numbers of j of a block, and warps.  More warps take more columns, so that long contractions are computed for
 # fewer blocks of columns.
 PROGRAMS = ((64, 32, 8), (64, 32, 4), (32, 32, 16), (32, 32, 8), (32, 32, 4), (16, 32, 4))
-# Every warp takes 16 rows, and further warps other columns: with 64 rows products go another way on the H100 (wgmma),
-# which nothing here can check.
+# Every warp takes 16 rows, and further warps other columns.
 TENSOR_ROWS = 16
 TENSOR_PROGRAMS = (*itertools.product((32,), (32, 16), (8, 4, 2)), (16, 32, 1), (16, 16, 1))
+# Where four warps multiply 64 rows together (wgmma).
+WARPGROUP_PROGRAMS = ((64, 32, 4), (128, 32, 8))
 # Blocks of j whose long contractions are computed at once, so that a number of i that is loaded serves all of them.
-BLOCKS = (2, 1)
+BLOCKS = (4, 2, 1)
 # Registers of loops over features that the model does not see.
 LOOPS = 10
 # Steps that a part of j has at least, where j is split.
@@ -59,6 +60,7 @@ class Products(NamedTuple):
 
 PLAIN = Products(PROGRAMS, 1.1, 1.2, 2.0, 1.0, 0, 32, OVERHEAD, 2.0, 16, 1, 1, LIMIT)
 TENSOR = Products(TENSOR_PROGRAMS, 0.4, 0.8, 12.0, 0.15, 3, 32, OVERHEAD + 16, 1.75, 12, 8, 2, 240)
+WARPGROUP = Products(WARPGROUP_PROGRAMS, 0.165, 0.45, 11.0, 0.15, 3, 32, OVERHEAD + 16, 1.75, 12, 8, 1, 240)
 
 
 class Candidate(NamedTuple):
@@ -75,7 +77,9 @@ class Candidate(NamedTuple):
 def choose(desc: Description, sums: WeightedSums, platform: str) -> TritonPlan:
     """The program that takes the fewest ticks for a pair."""
     stages, target = stages_of(desc, sums), chip()
-    kinds = [PLAIN, TENSOR] if in_tensor_cores(desc, sums, platform) else [PLAIN]
+    kinds = [PLAIN]
+    if in_tensor_cores(desc, sums, platform):
+        kinds += [TENSOR, WARPGROUP] if target.warpgroup else [TENSOR]
     found = [c for kind in kinds for c in _candidates(desc, sums, stages, kind, target)]
     best = max(found, key=_worth)
     blocks = -(-max(width_of(sums, t) for t in sums.terms if t.is_product) // best.columns)
@@ -96,9 +100,10 @@ def choose(desc: Description, sums: WeightedSums, platform: str) -> TritonPlan:
     )  # fmt: skip
 
 
-def _worth(c: Candidate) -> tuple[float, float]:
-    """Pairs per second, fewer where registers leave room for few warps; of two that are alike, fewer instructions."""
-    return c.bound / (1 if c.tensor else crowding(c.model.registers)), -c.model.pair
+def _worth(c: Candidate) -> tuple[float, float, float]:
+    """Pairs per second, fewer where registers leave room for few warps; of two that are alike, fewer instructions, then
+    fewer registers."""
+    return c.bound / (1 if c.tensor else crowding(c.model.registers)), -c.model.pair, -c.model.registers
 
 
 def in_tensor_cores(desc: Description, sums: WeightedSums, platform: str) -> bool:
@@ -134,11 +139,12 @@ def _candidates(
         pairs = block_i * block_j // threads
         held = terms * block_i * columns // threads
         # Tensor cores take weights in fragments, each of them all that multiply the columns of a warp.
-        fragments = max(1, TENSOR_ROWS * warps // block_i) if kind is TENSOR else 1
+        fragments = max(1, TENSOR_ROWS * warps // block_i) if kind.multiplied else 1
         # Beside accumulators: weights and what they are made of, rows of j, rescaling, sides of inner products.
         tiles = kind.pair * pairs * fragments + kind.row * columns * block_j // threads + 3 * pairs * shifted
         tiles += pairs * long.contracted * unroll + kind.block * (unroll - 1) + LOOPS * bool(stages.loops)
-        tiles += bool(features) * (pairs + (block_i + block_j) * FEATURES // threads)
+        if features:
+            tiles += pairs + (kind is not WARPGROUP) * (block_i + block_j) * FEATURES // threads
         registers = kind.overhead + int(words * ((held + shorts * pairs) * (1 + nested) + tiles)) + rows * row
         limit = min(kind.limit, target.registers // threads - OVERHEAD // 2)
         last = kind is PLAIN and columns == block_i == LEAST and unroll == 1  # there must be one
@@ -152,6 +158,7 @@ def _candidates(
         pair = blocks * (weight + kind.column * terms * columns)
         floats = blocks * (long.own + own - special + kind.floats * multiplied)
         special_ones = blocks * (special + long.special)
-        bound = target.pairs_per_second(pair, floats, special_ones, blocks * kind.multiplied * multiplied)
+        tensor = blocks * kind.multiplied * multiplied
+        bound = target.pairs_per_second(pair, floats, special_ones, tensor, kind is WARPGROUP)
         model = Model(rows, unroll, registers, pair, floats, special_ones, nested)
-        yield Candidate(model, block_i, block_j, warps, columns, unroll, kind is TENSOR, bound)
+        yield Candidate(model, block_i, block_j, warps, columns, unroll, kind.multiplied > 0, bound)

@@ -232,17 +232,22 @@ class ProductKernel(StagedKernel):
         if term.side == "j":
             assert term.difference is not None
             centre = self._centres(term.difference, args)
-            found += [self._matrix(self.sums.rows(args, "j", [term.difference.of_j], computing)[0], self.height)]
-            found += [self._matrix(-centre if term.difference.adds else centre, self.programs)]
+            found += [self._matrix(self.sums.rows(args, "j", [term.difference.of_j], computing)[0])]
+            found += [self._padded(-centre if term.difference.adds else centre, self.programs).reshape(-1)]
         if term.of_j:
             rows = [*self.sums.rows(args, "j", term.of_j, computing), *self.sums.rows(args, "p", term.of_p, computing)]
-            found += [self._matrix(multiplied(rows), self.height)]
+            found += [self._matrix(multiplied(rows))]
         return found
 
-    def _matrix(self, x: jax.Array, height: int) -> jax.Array:
-        """Rows, one after the other, with zeros where a block of rows or columns is not full."""
+    def _matrix(self, x: jax.Array) -> jax.Array:
+        """Rows of j, one column after the other: what a matrix product contracts stands side by side, as tensor cores
+        take it, and goes through shared memory without being transposed there."""
+        return self._padded(x, self.height).T.reshape(-1)
+
+    def _padded(self, x: jax.Array, height: int) -> jax.Array:
+        """With zeros where a block of rows or columns is not full."""
         extra = height - x.shape[0], self.blocks * self.plan.columns - x.shape[1]
-        return jnp.pad(x, [(0, k) for k in extra]).reshape(-1)
+        return jnp.pad(x, [(0, k) for k in extra])
 
     def _centres(self, difference: Difference, args: Sequence[jax.Array]) -> jax.Array:
         """The mean of the rows of i of every program, where it is finite: (programs, features)."""
@@ -332,22 +337,23 @@ class ProductKernel(StagedKernel):
         reader = Reader(self, refs[:leaves])
         before = self.values.before(reader.fixed)
         block = pl.program_id(2)
-        down = lax.broadcasted_iota(jnp.int32, (plan.block_j, 1), 0)
+        across = lax.broadcasted_iota(jnp.int32, (1, plan.block_j), 1)
         column = block * plan.columns + lax.broadcasted_iota(jnp.int32, (1, plan.columns), 1)
+        down = block * plan.columns + lax.broadcasted_iota(jnp.int32, (plan.columns, 1), 0)
 
-        def tile(ref: Any, row: Any, kind: Any) -> Any:
-            return plt.load(ref.at[row * (self.blocks * plan.columns) + column]).astype(kind)
+        def centre_of(ref: Any, kind: Any) -> Any:
+            return plt.load(ref.at[pl.program_id(0) * (self.blocks * plan.columns) + down]).astype(kind)
 
         # Of every term: its rows of j, those of a difference with their centre first.
         sources, kinds, own = [], [kind_of(self.sums, t) for t in self.terms], iter(refs[leaves:matrices])
         for term, kind in zip(self.terms, kinds, strict=True):
-            sources.append([(next(own), tile(next(own), pl.program_id(0), kind))] if term.side == "j" else [])
+            sources.append([(next(own), centre_of(next(own), kind))] if term.side == "j" else [])
             sources[-1] += [(next(own), None)] if term.of_j else []
 
         def load(k: int, start: Any) -> Any:
             found = []
             for ref, centre in sources[k]:
-                x = tile(ref, start + down, kinds[k])
+                x = plt.load(ref.at[down * self.height + start + across]).astype(kinds[k])
                 found.append(x if centre is None else x - centre)
             return functools.reduce(jnp.multiply, found)
 
@@ -408,5 +414,5 @@ class ProductKernel(StagedKernel):
         shorts = [x + y.astype(x.dtype) for x, y in zip(shorts, short, strict=True)]
         new = []
         for k, (acc, term) in enumerate(zip(wide, self.terms, strict=True)):
-            new.append(acc + product(weights[term.weight].astype(acc.dtype), load(k, start), 0, plan.tensor))
+            new.append(acc + product(weights[term.weight].astype(acc.dtype), load(k, start), 1, plan.tensor))
         return maximum, shorts, new

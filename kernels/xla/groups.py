@@ -25,6 +25,7 @@ from ..reduction import Selection, TracedReduction, trace, tree_merge
 from ..scalarize import broadcast_tile, evaluate, tiles
 from .block import Block
 from .fusion import apart
+from .insertion import Insertion, Lists, in_order
 from .lanes import Lanes
 
 Flat = list[jax.Array]
@@ -46,10 +47,16 @@ class Groups(Block):
         values = tuple((v.shape, v.dtype) for v in desc.pair.out_avals)
         lanes = dataclasses.replace(plan, shape="lanes", segments=1)
         self.minimum = Lanes(minimum, lanes, trace(minimum.reduction, values, desc.index_dtype))
+        self.insertion = Insertion(traced, math.prod(self.minimum.rows), plan.inserted)
         side = max(1, (1 << 18) // plan.tile_i)
         self.slow = Block(desc, dataclasses.replace(plan, shape="block", tile_j=min(side, desc.n)), traced)
 
     def __call__(self, args: Sequence[jax.Array]) -> Flat:
+        if self.plan.inserted:
+            columns = self.minimum.columns(args)
+            groups = self.desc.n // self.plan.unroll
+            chosen = self._best_group(columns, groups).T if self.selection.k == 1 else self._nearest(columns, groups)
+            return self._inserted(args, columns, chosen)
         acc, complete = self._by_groups(args)
         return lax.cond(complete, lambda: acc, lambda: self.slow(args))
 
@@ -85,6 +92,15 @@ class Groups(Block):
         (minimum,) = self.minimum.chunk(columns, group * size, size, self.minimum.neutral())
         return minimum.reshape(-1)
 
+    def _minima(self, columns: Sequence[Any], first: Any, count: int, total: int) -> jax.Array:
+        """The minima of `count` groups from `first` on, (count, lanes); those beyond `total` repeat the last."""
+
+        def minimum(k: Any) -> jax.Array:
+            # Apart: what is computed where it is written runs on one core.
+            return apart(k, lambda: self._minimum_of(columns, jnp.minimum(first + k, total - 1)))
+
+        return lax.map(minimum, jnp.arange(count))
+
     def _best_group(self, columns: Sequence[Any], groups: int) -> jax.Array:
         """The group of the smallest minimum, (lanes, 1)."""
 
@@ -107,7 +123,7 @@ class Groups(Block):
     def _best_groups(self, columns: Sequence[Any], first: Any, count: int) -> jax.Array:
         """The groups of the k smallest minima among first, first + 1, ..., first + count - 1: (lanes, k), ascending."""
         k, best_of = min(self.selection.k, count), self.selection.best_groups
-        minima = lax.map(lambda g: self._minimum_of(columns, first + g), jnp.arange(count))
+        minima = self._minima(columns, first, count, count)
         if count % WIDE or count < 2 * k * WIDE:
             best = jnp.sort(best_of(minima.T, k), axis=1)
         else:  # the same thing once more: k groups of groups contain the k groups
@@ -118,6 +134,60 @@ class Groups(Block):
             chosen = jnp.take_along_axis(within, wide[:, :, None], axis=1).reshape(-1, k * WIDE)
             best = jnp.sort(jnp.take_along_axis(members, best_of(chosen, k), axis=1), axis=1)
         return best.astype(self.desc.index_dtype) + jnp.asarray(first, self.desc.index_dtype)
+
+    def _nearest(self, columns: Sequence[Any], groups: int) -> jax.Array:
+        """The groups of the k smallest minima, (k, lanes), ascending."""
+        k, most = self.selection.k, self.plan.tile_j
+        steps = -(-groups // most)
+
+        def body(s: Any, lists: Lists) -> Lists:
+            first = (steps - 1 - s) * most
+            minima = self._minima(columns, first, most, groups)
+            end = groups if groups % most else None
+            return self.insertion.add(s, lists, minima, jnp.asarray(first, self.desc.index_dtype), end)
+
+        lists = lax.fori_loop(0, steps, body, self.insertion.neutral())
+        return in_order(jnp.stack(lists[k : k + min(k, groups)]))
+
+    def _inserted(self, args: Sequence[jax.Array], columns: Sequence[Any], chosen: jax.Array) -> Flat:
+        """The accumulator of all pairs of the chosen groups, (k, lanes), and of those after the last whole group."""
+        size, n, total = self.plan.unroll, self.desc.n, -(-self.desc.n // self.plan.unroll)
+        if n % size:
+            chosen = jnp.concatenate([chosen, jnp.full((1, chosen.shape[1]), total - 1, chosen.dtype)])
+        count, wanted = chosen.shape[0], min(self.selection.k, n)
+
+        def look(so_far: Any) -> Any:
+            """At the chosen groups, then at all of them, unless those held enough."""
+            everything = so_far[1]
+
+            def body(s: Any, lists: Lists) -> Lists:
+                def group() -> tuple[jax.Array, jax.Array]:
+                    its = lax.dynamic_index_in_dim(chosen, count - 1 - s, 0, keepdims=False)
+                    first = jnp.where(everything, jnp.asarray(total - 1 - s, its.dtype), its) * size
+                    return self._pairs(args, columns, first, size), first
+
+                return self.insertion.add(s, lists, *apart(s, group), n if n % size else None)
+
+            lists = lax.fori_loop(0, jnp.where(everything, total, count), body, self.insertion.neutral())
+            holds = jax.vmap(lambda *acc: self.selection.holds(self.unflatten(acc), wanted), -1)
+            return lists, True, everything | jnp.all(holds(*self.insertion.arrays(lists)))
+
+        start = self.insertion.neutral(), jnp.asarray(count == total), jnp.asarray(False)
+        lists, *_ = lax.while_loop(lambda so_far: ~so_far[2], look, start)
+        return [jnp.moveaxis(x, -1, 0) for x in self.insertion.arrays(lists)]
+
+    def _pairs(self, args: Sequence[jax.Array], columns: Sequence[Any], first: jax.Array, length: int) -> jax.Array:
+        """The values (length, lanes) of each i beside the j's from `first` (lanes,) on; beyond n the last is repeated."""
+        desc = self.desc
+        at = jnp.minimum(first + jnp.arange(length, dtype=first.dtype)[:, None], desc.n - 1)
+        own = []
+        for x, c, role, aval in zip(args, columns[:-2], desc.roles, desc.pair.in_avals, strict=True):
+            if role == "j":
+                x = x.reshape(desc.n, -1)
+                c = [x.at[at, f].get(mode="promise_in_bounds") for f in range(x.shape[1])]
+            own.append(tiles(aval.shape, list(c)))
+        (out,) = evaluate(desc.pair.jaxpr, own, self.minimum.arithmetic)
+        return broadcast_tile(jnp.asarray(out.item()), at.shape)
 
     def _members(self, args: Sequence[jax.Array], chosen: jax.Array) -> tuple[Flat, jax.Array]:
         """The accumulator of all pairs of some groups of each row, and whether it is complete."""

@@ -18,6 +18,8 @@ from ..description import Description
 from ..pairs import pad_leading, padded_size
 from ..reduction import Selection, TracedReduction, trace
 from ..scalarize import broadcast_tile, evaluate, tiles
+from .fusion import apart
+from .insertion import Insertion, Lists
 from .long import Acc, Long
 
 GROUP = 32
@@ -34,6 +36,7 @@ class LongSelection(Long):
         assert group_reduction is not None
         values = tuple((v.shape, v.dtype) for v in desc.pair.out_avals)
         self.minimum = trace(group_reduction, values, desc.index_dtype)
+        self.insertion = Insertion(traced, self.lanes, plan.inserted)
 
     def merge(self, a: Acc, b: Acc) -> Acc:
         avals = self.traced.acc_avals
@@ -47,6 +50,8 @@ class LongSelection(Long):
 
     def __call__(self, args: Sequence[jax.Array]) -> Acc:
         columns, most = self.columns(args), self.plan.tile_j
+        if self.plan.inserted:
+            return self._inserted(columns)
         body = lambda k, acc: self.merge(acc, self._stretch(columns, k * most))  # noqa: E731
         return lax.fori_loop(0, -(-self.desc.n // most), body, self.neutral())
 
@@ -82,6 +87,19 @@ class LongSelection(Long):
         holds = jax.vmap(lambda *a: self.selection.holds(self.traced.treedef.unflatten(a), k), -1)
         complete = jnp.all(holds(*arrays))
         return lax.cond(complete, lambda held, index: acc, everything, held, index)
+
+    def _inserted(self, columns: Sequence[jax.Array]) -> Acc:
+        """Every value enters the sorted list of its lane."""
+        n, chunk, dtype = self.desc.n, self.plan.chunk, self.desc.index_dtype
+        steps = -(-n // chunk)
+
+        def body(s: Any, lists: Lists) -> Lists:
+            first = (steps - 1 - s) * chunk
+            values = apart(s, lambda: self._values(columns, first, chunk))
+            return self.insertion.add(s, lists, values, jnp.asarray(first, dtype), n if n % chunk else None)
+
+        lists = lax.fori_loop(0, steps, body, self.insertion.neutral())
+        return self._unpack(self.insertion.arrays(lists), self.traced.acc_avals)
 
     def _values(self, columns: Sequence[jax.Array], row: Any, length: int) -> jax.Array:
         """The values of a chunk, (length, lanes)."""

@@ -36,6 +36,11 @@ LARGE = 1 << 20
 # Pairs, over all batch dims, up to which the shortest program is best: all of them at once, in one block.
 SMALL = 1 << 10
 
+# Numbers up to which the K smallest are found by insertion, which takes time in proportion to K; and the exchanges of
+# two numbers that one of its loops holds, which take time to compile.
+INSERTED = 32
+EXCHANGES = 160
+
 # Rows from which lanes are filled where features are long.
 LEAST_ROWS = 64
 
@@ -54,6 +59,7 @@ class XlaPlan:
     joined: bool = False  # lanes: one loop computes all results, see `fusion.as_one`
     angles: bool = False  # lanes: sin, cos, tan first look whether all angles are small
     chunk: int = 0  # long selection: j's of a chunk, tile_j being those that are held
+    inserted: int = 0  # groups: values that enter sorted lists at once, see `insertion`; 0: XLA's top_k selects
     features: int = 0  # long: features, or j's, that one step of a loop takes
     kept: Kept = dataclasses.field(default_factory=Kept)  # lanes, products: what is computed first, see `sharing`
     passes: tuple[XlaPlan, ...] = ()  # passes: the plan of each
@@ -213,7 +219,10 @@ def _long(desc: Description, platform: str) -> XlaPlan | None:
         if math.prod(value.shape) != 1:
             return None
         chunk = min(256, -(-n // 32) * 32)
-        return dataclasses.replace(plan, shape="long selection", tile_j=chunk * min(32, -(-n // chunk)), chunk=chunk)
+        stretch = chunk * min(32, -(-n // chunk))
+        return dataclasses.replace(
+            plan, shape="long selection", tile_j=stretch, chunk=chunk, inserted=_inserted(desc.reduction.k, platform)
+        )
     return plan
 
 
@@ -293,13 +302,19 @@ def _groups(desc: Description, cost: int, platform: str) -> XlaPlan | None:
     if k == 1:
         if m < 4096:
             return None  # the lanes of a tile would not be filled, and j is not cut here
-        return XlaPlan("groups", _balanced(m, 16384), unroll=group, problems=1, elementary=platform == "cpu",
-                       reason="minima of groups find the smallest")  # fmt: skip
-    tile = _balanced(m, 4096)
-    stretch = max(2 * k, (1 << 21) // tile)  # minima that are held at once
+        inserted = min(group // 2, _inserted(k, platform))
+        return XlaPlan("groups", _balanced(m, 16384), unroll=group, inserted=inserted, problems=1,
+                       elementary=platform == "cpu", reason="minima of groups find the smallest")  # fmt: skip
+    tile, inserted = _balanced(m, 4096), _inserted(k, platform)
+    stretch = 2 * 16 if inserted else max(2 * k, (1 << 21) // tile)  # minima that are held at once
     reason = "minima of groups find the K smallest"
-    return XlaPlan("groups", tile, tile_j=stretch, unroll=group, problems=1, elementary=platform == "cpu",
-                   reason=reason)  # fmt: skip
+    return XlaPlan("groups", tile, tile_j=stretch, unroll=group, inserted=inserted, problems=1,
+                   elementary=platform == "cpu", reason=reason)  # fmt: skip
+
+
+def _inserted(k: int, platform: str) -> int:
+    """Values that enter the sorted lists of k numbers at once, see `insertion`; 0 where XLA's top_k is as fast."""
+    return _power_of_two(EXCHANGES // k, 4, 16) if platform == "cpu" and k <= INSERTED else 0
 
 
 def _chunk(n: int, most: int) -> int:

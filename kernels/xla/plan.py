@@ -37,10 +37,10 @@ LARGE = 1 << 20
 SMALL = 1 << 10
 
 # Numbers up to which the K smallest are found by insertion, which takes time in proportion to K; rows from which its
-# vectors are filled; and the exchanges of two numbers that one of its loops holds, which take time to compile.
+# vectors are filled; and the exchanges of two numbers that its loops hold, about, which take time to compile.
 INSERTED = 32
 INSERTED_ROWS = 128
-EXCHANGES = 160
+EXCHANGES = 256
 
 # Rows from which lanes are filled where features are long.
 LEAST_ROWS = 64
@@ -221,9 +221,8 @@ def _long(desc: Description, platform: str) -> XlaPlan | None:
             return None
         chunk = min(256, -(-n // 32) * 32)
         stretch = chunk * min(32, -(-n // chunk))
-        return dataclasses.replace(
-            plan, shape="long selection", tile_j=stretch, chunk=chunk, inserted=_inserted(desc.reduction.k, m, platform)
-        )
+        inserted = _inserted(desc.reduction.k, m, platform, loops=1)
+        return dataclasses.replace(plan, shape="long selection", tile_j=stretch, chunk=chunk, inserted=inserted)
     return plan
 
 
@@ -297,14 +296,14 @@ def _groups(desc: Description, cost: int, platform: str) -> XlaPlan | None:
     scalar = all(math.prod(v.shape) == 1 for v in desc.pair.out_avals)
     if not (scalar and isinstance(m, int) and isinstance(n, int) and cost <= SCALARS):
         return None
-    inserted = _inserted(k, m, platform)
+    inserted = _inserted(k, m, platform, loops=2)
     group = _power_of_two(8 * UNROLLED // cost, 8, 64)
     if k == 1:
         if m < 4096 or n < 8 * group:
             return None  # the lanes of a tile would not be filled, and j is not cut here
         return XlaPlan("groups", _balanced(m, 16384), unroll=group, inserted=min(group // 2, inserted), problems=1,
                        elementary=platform == "cpu", reason="minima of groups find the smallest")  # fmt: skip
-    if n < 8 * k * 32 and (not inserted or m * n < LARGE):
+    if n < 8 * k * 32 and (m * n < LARGE or not (inserted or n >= 3 * k * 32)):
         return None
     tile = _balanced(m, 4096)
     # Fewest numbers are looked at where there are as many minima, n / group, as values of chosen groups, k * group.
@@ -314,10 +313,10 @@ def _groups(desc: Description, cost: int, platform: str) -> XlaPlan | None:
                    elementary=platform == "cpu", reason="minima of groups find the K smallest")  # fmt: skip
 
 
-def _inserted(k: int, m: int, platform: str) -> int:
+def _inserted(k: int, m: int, platform: str, loops: int) -> int:
     """Values that enter the sorted lists of k numbers at once, see `insertion`; 0 where XLA's top_k is as fast."""
     fast = platform == "cpu" and k <= INSERTED and m >= INSERTED_ROWS
-    return _power_of_two(EXCHANGES // k, 4, 16) if fast else 0
+    return _power_of_two(EXCHANGES // (loops * k), 4, 16) if fast else 0
 
 
 def _chunk(n: int, most: int) -> int:

@@ -225,10 +225,6 @@ class Selection(Reduction):
     def best_groups(self, values: jax.Array, k: int) -> jax.Array:
         """Positions of the k best along the last axis; the lowest position first among equals."""
 
-    @abc.abstractmethod
-    def holds(self, acc: Accumulator, count: int) -> jax.Array:
-        """Whether the accumulator of one row holds at least `count` values, NaN not counted."""
-
 
 class ShiftedSum(Reduction):
     """Sums of exponentials of a score, shifted by the largest one: kernels may find that first (see `xla.passes`)."""

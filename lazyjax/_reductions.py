@@ -309,9 +309,6 @@ class Extremum(Selection):
     def best_groups(self, values: jax.Array, k: int) -> jax.Array:
         return (jnp.argmax if self.largest else jnp.argmin)(values, axis=-1, keepdims=True)
 
-    def holds(self, acc: Any, count: int) -> jax.Array:
-        return jnp.all(acc[-1] >= 0)
-
     def _better(self, a: Any, b: Any) -> Any:
         return a > b if self.largest else a < b
 
@@ -402,9 +399,6 @@ class KSmallest(Selection):
     def best_groups(self, values: jax.Array, k: int) -> jax.Array:
         values = self._turned(values.astype(jnp.int32) if values.dtype == bool else values)
         return lax.top_k(_descending(values), k)[1]
-
-    def holds(self, acc: Any, count: int) -> jax.Array:
-        return jnp.all(acc[1][:count] >= 0)
 
     def init(self, values: Values) -> Any:
         (v,) = values

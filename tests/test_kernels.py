@@ -38,6 +38,7 @@ def _gradients(f: Any) -> Any:
 SAMPLE = [*TANGENTS, *(case for case in CASES if case.name in ("argmin", "argKmin"))]
 # The other shapes of the tiled loop differ in how they walk, which values alone show.
 INTERPRETED = "pallas-triton, interpreted"
+GROUPS = ("groups", "groups, sorted lists")
 WITH_GRADIENTS = ("lanes", "as planned for many pairs")
 WITH_BATCHES = (*WITH_GRADIENTS, INTERPRETED, "block", "dense", "lanes, short i, few problems together")
 
@@ -63,7 +64,7 @@ def _worth(case: Case, kernel: str) -> bool:
     """Groups are lanes where nothing is selected, blocks are what small problems take in every other test, what is
     interpreted is compiled and emulated for every case (`tests/gpu/compiled`), and the second sizes of a shape show
     what they do on every fourth case."""
-    if kernel == "groups":
+    if kernel.startswith("groups"):
         return any(part in case.name for part in ("min", "max"))
     if kernel == INTERPRETED:
         return case in SAMPLE
@@ -141,11 +142,13 @@ def test_matrix_products_of_many_columns(wide: bool) -> None:
 
 @pytest.mark.parametrize("n", [19, 20, 21, 40, 43])
 def test_groups_that_fill_a_stretch_exactly(n: int) -> None:
-    """Five groups of four are one stretch: one group less, none left over, a rest of pairs, two stretches."""
+    """Five groups of four are one stretch: one group less, none left over, a rest of pairs, two stretches.  In sorted
+    lists of three, six groups are all looked at, and of ten some."""
     case = next(c for c in CASES if c.name == "argKmin")
     args = arguments(5, n)
-    ours = jax.jit(lambda *a: run_on(case.ours, RUNS["groups"], *a))
-    np.testing.assert_array_equal(ours(*args), case.dense(*args))
+    ours = jax.jit(lambda *a: [run_on(case.ours, RUNS[kernel], *a) for kernel in GROUPS])
+    for got in ours(*args):
+        np.testing.assert_array_equal(got, case.dense(*args))
 
 
 @pytest.mark.parametrize("method", ["argmin", "argKmin"])
@@ -160,9 +163,9 @@ def test_groups_of_nothing_but_nan(method: str) -> None:
         K = LazyTensor(jnp.zeros((5, 1, 1))) + Vj(y)
         return K.argmin(axis="j") if method == "argmin" else K.argKmin(3, axis="j")
 
-    got = jax.jit(lambda y: run_on(ours, RUNS["groups"], y))(y)
     want = {"argmin": [[9], [-1], [25]], "argKmin": [[9, 10, 11], [-1, -1, -1], [25, 9, 10]]}[method]
-    np.testing.assert_array_equal(got, np.broadcast_to(np.asarray(want)[:, None], got.shape))
+    for got in jax.jit(lambda y: [run_on(ours, RUNS[kernel], y) for kernel in GROUPS])(y):
+        np.testing.assert_array_equal(got, np.broadcast_to(np.asarray(want)[:, None], got.shape))
 
 
 def test_what_is_computed_before_the_loop_keeps_its_dtype() -> None:

@@ -31,6 +31,7 @@ def _small(desc: Description, args: Sequence[jax.Array]) -> Sequence[jax.Array]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(planning, "LARGE", 0)
         patch.setattr(planning, "LEAST_ROWS", 1)
+        patch.setattr(planning, "INSERTED_ROWS", 1)
         chosen = xla.plan(desc, "cpu")
     assert chosen.shape in ("long", "long products", "long selection")
     tiles = {"long": {"tile_j": 14}, "long products": {"tile_j": 16}, "long selection": {"tile_j": 32, "chunk": 32}}
@@ -150,20 +151,33 @@ def _squares(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def test_as_planned_in_float32() -> None:
-    """Two tiles of i, chunks of j of two lengths; a stretch of j's with a tail, and ties."""
+    """Two tiles of i, chunks of j of two lengths."""
     x, y = _clouds(1100, 331, 64)
-    y[200:230] = y[100:130]
     d = _squares(x, y)
     K = (-Vi(x).sqdist(Vj(y)) / 64).exp()
     (plan,) = explain(lambda: K.sum(axis=1))
     assert plan.plan.tiles.shape == "long" and "features are long" in str(plan)
     np.testing.assert_allclose(K.sum(axis=1)[:, 0], np.exp(-d / 64).sum(1), rtol=2e-6)
-    best, at = Vi(x).sqdist(Vj(y)).Kmin_argKmin(6, axis=1)
+
+
+@pytest.mark.parametrize("m, n, inserted", [(1100, 331, 16), (100, 700, 0)])
+def test_the_smallest_as_planned_in_float32(m: int, n: int, inserted: int) -> None:
+    """Sorted lists where lanes are many, group minima where they are few: a tail of j, ties, and groups of NaN."""
+    x, y = _clouds(m, n, 64)
+    y[200:230] = y[100:130]
+    y[:64] = np.nan
+    d = np.where(np.arange(n) < 64, np.inf, _squares(x, y))
+    (plan,) = explain(lambda: Vi(x).sqdist(Vj(y)).Kmin_argKmin(6, axis=1))
+    assert (plan.plan.tiles.shape, plan.plan.tiles.inserted) == ("long selection", inserted)
+    nearest = jax.jit(lambda x, y: Vi(x).sqdist(Vj(y)).Kmin_argKmin(6, axis=1))
+    best, at = nearest(x, y)
     np.testing.assert_allclose(best, np.sort(d, 1)[:, :6], rtol=2e-6)
     assert np.mean(np.asarray(at) == np.argsort(d, 1, kind="stable")[:, :6]) > 0.99  # rounding may exchange neighbours
     for row in np.asarray(at):  # of equals the lowest index comes first
         place = {int(j): k for k, j in enumerate(row)}
         assert all(place.get(j - 100, 99) < k for j, k in place.items() if 200 <= j < 230)
+    y[(np.arange(n) >= 64) & (np.arange(n) != 300)] = np.inf  # as good as what is taken for the minimum of NaN
+    assert np.unique(nearest(x, y)[1], axis=0).tolist() == [[300, 64, 65, 66, 67, 68]]
 
 
 @pytest.mark.parametrize("dtype, tolerance", [(jnp.float32, 1e-6), (jnp.bfloat16, 1e-2)])

@@ -28,6 +28,10 @@ def test_infinite_values_come_before_groups_of_nan() -> None:
     rows = Vi(np.zeros((3, 1))) + Vj(v)
     assert explain(lambda: rows.argKmin(2, axis=1))[0].plan.tiles.shape == "groups"
     assert rows.argKmin(2, axis=1).tolist() == [[64, 65]] * 3
+    v[300] = 1  # its group holds infinity, too, but later
+    assert (Vi(np.zeros((3, 1))) + Vj(v)).argKmin(2, axis=1).tolist() == [[300, 64]] * 3
+    many = (Vi(np.zeros((2048, 1))) + Vj(v)).argKmin(2, axis=1)
+    assert np.unique(many, axis=0).tolist() == [[300, 64]]
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ def joinable(dtype: Any) -> bool:
 
 
 def packed(x: jax.Array) -> jax.Array:
-    return x if x.dtype.kind in "iu" else lax.bitcast_convert_type(x, np.dtype(f"i{x.dtype.itemsize}"))
+    return x if x.dtype.kind in "iub" else lax.bitcast_convert_type(x, np.dtype(f"i{x.dtype.itemsize}"))
 
 
 def unpacked(bits: Sequence[jax.Array], dtypes: Sequence[Any]) -> list[jax.Array]:
@@ -33,7 +33,20 @@ def unpacked(bits: Sequence[jax.Array], dtypes: Sequence[Any]) -> list[jax.Array
 
 def as_one(results: Sequence[jax.Array]) -> list[jax.Array]:
     """The bits of all results, computed in one loop."""
-    repeated = [lax.broadcast(packed(x), (2,)) for x in results]
+    return _reduced([lax.broadcast(packed(x), (2,)) for x in results])
+
+
+def fused(fn: Callable[..., Sequence[jax.Array]], *operands: Any) -> list[jax.Array]:
+    """`as_one` of fn(*operands), for element-wise functions with more results than `as_one` takes.
+
+    XLA fuses nothing that more than some 15 others read, each in its own place.  What is repeated here are the
+    operands, so that all results are read in the same place, by the reduction alone.
+    """
+    repeated = jax.tree.map(lambda x: lax.broadcast(x, (2,)) if x.ndim else x, operands)
+    return _reduced([packed(x) for x in fn(*repeated)])
+
+
+def _reduced(repeated: Sequence[jax.Array]) -> list[jax.Array]:
     zeros = [np.zeros((), x.dtype) for x in repeated]
     either = lambda a, b: [lax.bitwise_or(x, y) for x, y in zip(a, b, strict=True)]  # noqa: E731
     return list(lax.reduce(repeated, zeros, either, (0,)))

@@ -1,7 +1,8 @@
 """The K smallest of all j, for one tile of i, where features are long: the values of a stretch of j's are held.
 
 To compute a value again costs more than to keep it, so group minima (see `groups`) name K groups of a stretch, and
-their values are looked up.  Where groups of nothing but NaN deceive, the whole stretch is selected from.
+their values are looked up.  Where groups of nothing but NaN deceive, the whole stretch is selected from.  On the CPU
+and for few numbers, every value enters the sorted list of its lane instead (see `insertion`): nothing is held.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from ..description import Description
 from ..pairs import pad_leading, padded_size
 from ..reduction import Selection, TracedReduction, trace
 from ..scalarize import broadcast_tile, evaluate, tiles
+from .fusion import apart
+from .insertion import Insertion, Lists
 from .long import Acc, Long
 
 GROUP = 32
@@ -34,6 +37,7 @@ class LongSelection(Long):
         assert group_reduction is not None
         values = tuple((v.shape, v.dtype) for v in desc.pair.out_avals)
         self.minimum = trace(group_reduction, values, desc.index_dtype)
+        self.insertion = Insertion(traced, self.lanes, plan.inserted)
 
     def merge(self, a: Acc, b: Acc) -> Acc:
         avals = self.traced.acc_avals
@@ -47,6 +51,8 @@ class LongSelection(Long):
 
     def __call__(self, args: Sequence[jax.Array]) -> Acc:
         columns, most = self.columns(args), self.plan.tile_j
+        if self.plan.inserted:
+            return self._inserted(columns)
         body = lambda k, acc: self.merge(acc, self._stretch(columns, k * most))  # noqa: E731
         return lax.fori_loop(0, -(-self.desc.n // most), body, self.neutral())
 
@@ -78,10 +84,22 @@ class LongSelection(Long):
         inside = jnp.arange(GROUP, dtype=index.dtype)[None, :, None]
         where = (index[0] + best[:, None].astype(index.dtype) * GROUP + inside).reshape(k * GROUP, self.lanes)
         acc = self._selected(members.reshape(k * GROUP, self.lanes), where, where < self.desc.n)
-        arrays = self._pack(acc, self.traced.acc_avals)
-        holds = jax.vmap(lambda *a: self.selection.holds(self.traced.treedef.unflatten(a), k), -1)
-        complete = jnp.all(holds(*arrays))
+        real = (members == members) & (where < self.desc.n).reshape(members.shape)
+        complete = jnp.all(real.any(1) | (where[::GROUP] >= self.desc.n))
         return lax.cond(complete, lambda held, index: acc, everything, held, index)
+
+    def _inserted(self, columns: Sequence[jax.Array]) -> Acc:
+        """Every value enters the sorted list of its lane."""
+        n, chunk, dtype = self.desc.n, self.plan.chunk, self.desc.index_dtype
+        steps = -(-n // chunk)
+
+        def body(s: Any, lists: Lists) -> Lists:
+            first = (steps - 1 - s) * chunk
+            values = apart(s, lambda: self._values(columns, first, chunk))
+            return self.insertion.add(s, lists, values, jnp.asarray(first, dtype), n if n % chunk else None)
+
+        lists = lax.fori_loop(0, steps, body, self.insertion.neutral())
+        return self._unpack(self.insertion.arrays(lists), self.traced.acc_avals)
 
     def _values(self, columns: Sequence[jax.Array], row: Any, length: int) -> jax.Array:
         """The values of a chunk, (length, lanes)."""

@@ -36,6 +36,12 @@ LARGE = 1 << 20
 # Pairs, over all batch dims, up to which the shortest program is best: all of them at once, in one block.
 SMALL = 1 << 10
 
+# Numbers up to which the K smallest are found by insertion, which takes time in proportion to K; rows from which its
+# vectors are filled; and the exchanges of two numbers that its loops hold, about, which take time to compile.
+INSERTED = 32
+INSERTED_ROWS = 128
+EXCHANGES = 256
+
 # Rows from which lanes are filled where features are long.
 LEAST_ROWS = 64
 
@@ -54,6 +60,7 @@ class XlaPlan:
     joined: bool = False  # lanes: one loop computes all results, see `fusion.as_one`
     angles: bool = False  # lanes: sin, cos, tan first look whether all angles are small
     chunk: int = 0  # long selection: j's of a chunk, tile_j being those that are held
+    inserted: int = 0  # groups, long selection: values that enter sorted lists at once, see `insertion`; 0: top_k
     features: int = 0  # long: features, or j's, that one step of a loop takes
     kept: Kept = dataclasses.field(default_factory=Kept)  # lanes, products: what is computed first, see `sharing`
     passes: tuple[XlaPlan, ...] = ()  # passes: the plan of each
@@ -213,7 +220,9 @@ def _long(desc: Description, platform: str) -> XlaPlan | None:
         if math.prod(value.shape) != 1:
             return None
         chunk = min(256, -(-n // 32) * 32)
-        return dataclasses.replace(plan, shape="long selection", tile_j=chunk * min(32, -(-n // chunk)), chunk=chunk)
+        stretch = chunk * min(32, -(-n // chunk))
+        inserted = _inserted(desc.reduction.k, m, platform, loops=1)
+        return dataclasses.replace(plan, shape="long selection", tile_j=stretch, chunk=chunk, inserted=inserted)
     return plan
 
 
@@ -287,19 +296,27 @@ def _groups(desc: Description, cost: int, platform: str) -> XlaPlan | None:
     scalar = all(math.prod(v.shape) == 1 for v in desc.pair.out_avals)
     if not (scalar and isinstance(m, int) and isinstance(n, int) and cost <= SCALARS):
         return None
-    group = _power_of_two(8 * UNROLLED // cost, 8, 64) if k == 1 else 32
-    if n < 8 * k * group:
-        return None
+    inserted = _inserted(k, m, platform, loops=2)
+    group = _power_of_two(8 * UNROLLED // cost, 8, 64)
     if k == 1:
-        if m < 4096:
+        if m < 4096 or n < 8 * group:
             return None  # the lanes of a tile would not be filled, and j is not cut here
-        return XlaPlan("groups", _balanced(m, 16384), unroll=group, problems=1, elementary=platform == "cpu",
-                       reason="minima of groups find the smallest")  # fmt: skip
+        return XlaPlan("groups", _balanced(m, 16384), unroll=group, inserted=min(group // 2, inserted), problems=1,
+                       elementary=platform == "cpu", reason="minima of groups find the smallest")  # fmt: skip
+    if n < 8 * k * 32 and (m * n < LARGE or not (inserted or n >= 3 * k * 32)):
+        return None
     tile = _balanced(m, 4096)
-    stretch = max(2 * k, (1 << 21) // tile)  # minima that are held at once
-    reason = "minima of groups find the K smallest"
-    return XlaPlan("groups", tile, tile_j=stretch, unroll=group, problems=1, elementary=platform == "cpu",
-                   reason=reason)  # fmt: skip
+    # Fewest numbers are looked at where there are as many minima, n / group, as values of chosen groups, k * group.
+    group = _power_of_two(math.isqrt(n // k), 4, group) if inserted else 32
+    stretch = 32 if inserted else max(2 * k, (1 << 21) // tile)  # minima that are held at once
+    return XlaPlan("groups", tile, tile_j=stretch, unroll=group, inserted=inserted, problems=1,
+                   elementary=platform == "cpu", reason="minima of groups find the K smallest")  # fmt: skip
+
+
+def _inserted(k: int, m: int, platform: str, loops: int) -> int:
+    """Values that enter the sorted lists of k numbers at once, see `insertion`; 0 where XLA's top_k is as fast."""
+    fast = platform == "cpu" and k <= INSERTED and m >= INSERTED_ROWS
+    return _power_of_two(EXCHANGES // (loops * k), 4, 16) if fast else 0
 
 
 def _chunk(n: int, most: int) -> int:

@@ -18,7 +18,7 @@ from ..weighted_sums import WeightedSums
 from . import long_plan
 from .inner_products import FEATURES, LEAST, padded
 from .plan import LANES, LIMIT, OVERHEAD, STEP, Chip, Model, TritonPlan, chip, crowding
-from .products import Values, kind_of, stages_of, summed_alone, width_of
+from .products import Values, contracts_rows, kind_of, stages_of, summed_alone, width_of
 from .stages import Stages
 
 # Terms of a chain of additions: longer sums are summed by groups.
@@ -31,9 +31,9 @@ PROGRAMS = ((64, 32, 8), (64, 32, 4), (32, 32, 16), (32, 32, 8), (32, 32, 4), (1
 TENSOR_ROWS = 16
 TENSOR_PROGRAMS = (*itertools.product((32,), (32, 16), (8, 4, 2)), (16, 32, 1), (16, 16, 1))
 # Where four warps multiply 64 rows together (wgmma).
-WARPGROUP_PROGRAMS = ((64, 32, 4), (128, 32, 8))
+WARPGROUP_PROGRAMS = ((64, 32, 4),)
 # Blocks of j whose long contractions are computed at once, so that a number of i that is loaded serves all of them.
-BLOCKS = (4, 2, 1)
+BLOCKS = (2, 1)
 # Registers of loops over features that the model does not see.
 LOOPS = 10
 # Steps that a part of j has at least, where j is split.
@@ -60,7 +60,7 @@ class Products(NamedTuple):
 
 PLAIN = Products(PROGRAMS, 1.1, 1.2, 2.0, 1.0, 0, 32, OVERHEAD, 2.0, 16, 1, 1, LIMIT)
 TENSOR = Products(TENSOR_PROGRAMS, 0.4, 0.8, 12.0, 0.15, 3, 32, OVERHEAD + 16, 1.75, 12, 8, 2, 240)
-WARPGROUP = Products(WARPGROUP_PROGRAMS, 0.165, 0.45, 11.0, 0.15, 3, 32, OVERHEAD + 16, 1.75, 12, 8, 1, 240)
+WARPGROUP = Products(WARPGROUP_PROGRAMS, 0.165, 0.45, 11.0, 0.15, 3, 32, OVERHEAD + 16, 2.75, 12, 8, 1, 248)
 
 
 class Candidate(NamedTuple):
@@ -100,10 +100,9 @@ def choose(desc: Description, sums: WeightedSums, platform: str) -> TritonPlan:
     )  # fmt: skip
 
 
-def _worth(c: Candidate) -> tuple[float, float, float]:
-    """Pairs per second, fewer where registers leave room for few warps; of two that are alike, fewer instructions, then
-    fewer registers."""
-    return c.bound / (1 if c.tensor else crowding(c.model.registers)), -c.model.pair, -c.model.registers
+def _worth(c: Candidate) -> tuple[float, float]:
+    """Pairs per second, fewer where registers leave room for few warps; of two that are alike, fewer instructions."""
+    return c.bound / (1 if c.tensor else crowding(c.model.registers)), -c.model.pair
 
 
 def in_tensor_cores(desc: Description, sums: WeightedSums, platform: str) -> bool:
@@ -123,7 +122,7 @@ def _candidates(
     products = [t for t in sums.terms if t.is_product]
     widest = max(width_of(sums, t) for t in products)
     terms, weights = len(products), len({t.weight for t in products})
-    centred = sum(t.side == "j" for t in products)
+    centred = sum(contracts_rows(t) for t in products)
     words = max(kind_of(sums, t).itemsize // 4 for t in sums.terms)
     shifted = isinstance(desc.reduction, ShiftedSum)
     nested = desc.n > CHAIN
@@ -143,8 +142,8 @@ def _candidates(
         # Beside accumulators: weights and what they are made of, rows of j, rescaling, sides of inner products.
         tiles = kind.pair * pairs * fragments + kind.row * columns * block_j // threads + 3 * pairs * shifted
         tiles += pairs * long.contracted * unroll + kind.block * (unroll - 1) + LOOPS * bool(stages.loops)
-        if features:
-            tiles += pairs + (kind is not WARPGROUP) * (block_i + block_j) * FEATURES // threads
+        if features and kind is not WARPGROUP:  # which reads both sides from shared memory
+            tiles += pairs + (block_i + block_j) * FEATURES // threads
         registers = kind.overhead + int(words * ((held + shorts * pairs) * (1 + nested) + tiles)) + rows * row
         limit = min(kind.limit, target.registers // threads - OVERHEAD // 2)
         last = kind is PLAIN and columns == block_i == LEAST and unroll == 1  # there must be one

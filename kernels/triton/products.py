@@ -2,7 +2,7 @@
 
 One program owns BM rows and a block of C columns of the result, and walks through j in blocks of BN.  A block of
 weights is a (BM, BN) tile in registers, computed as any other formula is (`stages`, `expression`); the rows of j that
-it multiplies are a (BN, C) tile, and their product is added to a (BM, C) accumulator.  So a weight is computed once for
+it multiplies are a (C, BN) tile, and their product is added to a (BM, C) accumulator.  So a weight is computed once for
 all columns of a block, and each number of j that is loaded serves all rows of a program.  Of weights that multiply rows
 of i alone the sum is kept.
 
@@ -167,6 +167,11 @@ def kind_of(sums: WeightedSums, term: Term) -> Any:
     return computing(sums.whole.jaxpr.jaxpr.outvars[term.result].aval.dtype)
 
 
+def contracts_rows(term: Term) -> bool:
+    """Whether the rows of j of a term are a tile (BN, C), and not (C, BN)."""
+    return term.side == "j"
+
+
 def summed_alone(sums: WeightedSums) -> dict[int, Term]:
     """The weights that multiply no rows of j, each with a term that it stands in."""
     return {t.weight: t for t in sums.terms if not t.is_product}
@@ -232,17 +237,19 @@ class ProductKernel(StagedKernel):
         if term.side == "j":
             assert term.difference is not None
             centre = self._centres(term.difference, args)
-            found += [self._matrix(self.sums.rows(args, "j", [term.difference.of_j], computing)[0])]
+            found += [self._matrix(term, self.sums.rows(args, "j", [term.difference.of_j], computing)[0])]
             found += [self._padded(-centre if term.difference.adds else centre, self.programs).reshape(-1)]
         if term.of_j:
             rows = [*self.sums.rows(args, "j", term.of_j, computing), *self.sums.rows(args, "p", term.of_p, computing)]
-            found += [self._matrix(multiplied(rows))]
+            found += [self._matrix(term, multiplied(rows))]
         return found
 
-    def _matrix(self, x: jax.Array) -> jax.Array:
+    def _matrix(self, term: Term, x: jax.Array) -> jax.Array:
         """Rows of j, one column after the other: what a matrix product contracts stands side by side, as tensor cores
-        take it, and goes through shared memory without being transposed there."""
-        return self._padded(x, self.height).T.reshape(-1)
+        take it, and goes through shared memory without being transposed there; but one row after the other where a
+        centre is to be taken from them, which takes fewer registers so."""
+        x = self._padded(x, self.height)
+        return (x if contracts_rows(term) else x.T).reshape(-1)
 
     def _padded(self, x: jax.Array, height: int) -> jax.Array:
         """With zeros where a block of rows or columns is not full."""
@@ -338,22 +345,26 @@ class ProductKernel(StagedKernel):
         before = self.values.before(reader.fixed)
         block = pl.program_id(2)
         across = lax.broadcasted_iota(jnp.int32, (1, plan.block_j), 1)
+        down = lax.broadcasted_iota(jnp.int32, (plan.block_j, 1), 0)
         column = block * plan.columns + lax.broadcasted_iota(jnp.int32, (1, plan.columns), 1)
-        down = block * plan.columns + lax.broadcasted_iota(jnp.int32, (plan.columns, 1), 0)
+        height = block * plan.columns + lax.broadcasted_iota(jnp.int32, (plan.columns, 1), 0)
 
-        def centre_of(ref: Any, kind: Any) -> Any:
-            return plt.load(ref.at[pl.program_id(0) * (self.blocks * plan.columns) + down]).astype(kind)
+        def tile(ref: Any, row: Any, kind: Any) -> Any:
+            return plt.load(ref.at[row * (self.blocks * plan.columns) + column]).astype(kind)
 
         # Of every term: its rows of j, those of a difference with their centre first.
         sources, kinds, own = [], [kind_of(self.sums, t) for t in self.terms], iter(refs[leaves:matrices])
         for term, kind in zip(self.terms, kinds, strict=True):
-            sources.append([(next(own), centre_of(next(own), kind))] if term.side == "j" else [])
+            sources.append([(next(own), tile(next(own), pl.program_id(0), kind))] if term.side == "j" else [])
             sources[-1] += [(next(own), None)] if term.of_j else []
 
         def load(k: int, start: Any) -> Any:
             found = []
             for ref, centre in sources[k]:
-                x = plt.load(ref.at[down * self.height + start + across]).astype(kinds[k])
+                if contracts_rows(self.terms[k]):
+                    x = tile(ref, start + down, kinds[k])
+                else:
+                    x = plt.load(ref.at[height * self.height + start + across]).astype(kinds[k])
                 found.append(x if centre is None else x - centre)
             return functools.reduce(jnp.multiply, found)
 
@@ -414,5 +425,6 @@ class ProductKernel(StagedKernel):
         shorts = [x + y.astype(x.dtype) for x, y in zip(shorts, short, strict=True)]
         new = []
         for k, (acc, term) in enumerate(zip(wide, self.terms, strict=True)):
-            new.append(acc + product(weights[term.weight].astype(acc.dtype), load(k, start), 1, plan.tensor))
+            axis = 0 if contracts_rows(term) else 1
+            new.append(acc + product(weights[term.weight].astype(acc.dtype), load(k, start), axis, plan.tensor))
         return maximum, shorts, new

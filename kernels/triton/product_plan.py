@@ -31,7 +31,7 @@ PROGRAMS = ((64, 32, 8), (64, 32, 4), (32, 32, 16), (32, 32, 8), (32, 32, 4), (1
 TENSOR_ROWS = 16
 TENSOR_PROGRAMS = (*itertools.product((32,), (32, 16), (8, 4, 2)), (16, 32, 1), (16, 16, 1))
 # Where four warps multiply 64 rows together (wgmma).
-WARPGROUP_PROGRAMS = ((64, 32, 4),)
+WARPGROUP_PROGRAMS = ((64, 64, 4), (64, 32, 4))
 # Blocks of j whose long contractions are computed at once, so that a number of i that is loaded serves all of them.
 BLOCKS = (2, 1)
 # Registers of loops over features that the model does not see.
@@ -55,12 +55,13 @@ class Products(NamedTuple):
     block: int  # of each further block of j whose contractions are computed at once
     threads: int  # of a warp that stand along i
     row: int  # of each number of a row of j
+    shift: int  # of each pair, where sums of exponentials are rescaled
     limit: int
 
 
-PLAIN = Products(PROGRAMS, 1.1, 1.2, 2.0, 1.0, 0, 32, OVERHEAD, 2.0, 16, 1, 1, LIMIT)
-TENSOR = Products(TENSOR_PROGRAMS, 0.4, 0.8, 12.0, 0.15, 3, 32, OVERHEAD + 16, 1.75, 12, 8, 2, 240)
-WARPGROUP = Products(WARPGROUP_PROGRAMS, 0.165, 0.45, 11.0, 0.15, 3, 32, OVERHEAD + 16, 2.75, 12, 8, 1, 248)
+PLAIN = Products(PROGRAMS, 1.1, 1.2, 2.0, 1.0, 0, 32, OVERHEAD, 2.0, 16, 1, 1, 3, LIMIT)
+TENSOR = Products(TENSOR_PROGRAMS, 0.4, 0.8, 12.0, 0.15, 3, 32, OVERHEAD + 16, 1.75, 12, 8, 2, 3, 240)
+WARPGROUP = Products(WARPGROUP_PROGRAMS, 0.165, 0.45, 11.0, 0.15, 3, 32, OVERHEAD - 19, 5.5, 12, 8, 1, 1, 248)
 
 
 class Candidate(NamedTuple):
@@ -140,7 +141,7 @@ def _candidates(
         # Tensor cores take weights in fragments, each of them all that multiply the columns of a warp.
         fragments = max(1, TENSOR_ROWS * warps // block_i) if kind.multiplied else 1
         # Beside accumulators: weights and what they are made of, rows of j, rescaling, sides of inner products.
-        tiles = kind.pair * pairs * fragments + kind.row * columns * block_j // threads + 3 * pairs * shifted
+        tiles = kind.pair * pairs * fragments + kind.row * columns * block_j // threads + kind.shift * pairs * shifted
         tiles += pairs * long.contracted * unroll + kind.block * (unroll - 1) + LOOPS * bool(stages.loops)
         if features and kind is not WARPGROUP:  # which reads both sides from shared memory
             tiles += pairs + (block_i + block_j) * FEATURES // threads

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ..description import Description
+from ..description import Description, traced_of
 from ..reduction import TracedReduction
 from .arithmetic.expression import CALL, PAIR, WEIGHTS
 from .body import Fold, computing
@@ -23,6 +23,8 @@ LANES = 32  # threads of a warp
 # Registers of a thread: what a program should take, so that three programs of four warps share a multiprocessor, and
 # what one may take (255 is the limit of the machine; the rest is for addresses and what the model does not see).
 PREFERRED, LIMIT = 152, 208
+# Registers of a thread, by the machine.
+MOST = 255
 # Registers of addresses, counters and of what the compiler keeps in flight.
 OVERHEAD = 28
 # Registers of each of the pairs for which the compiler interleaves a function of many instructions.
@@ -142,6 +144,12 @@ def model(desc: Description, traced: TracedReduction, fold: Fold, rows: int, unr
     registers += CALLED * min(rows, 8) if fold.program.calls() else 0
     pair = own / unroll + (1.25 * loads + column / unroll) / rows + STEP / (rows * unroll)
     return Model(rows, unroll, registers, pair, (own - special) / unroll, special / unroll, nested)
+
+
+def held(desc: Description) -> bool:
+    """Whether the registers of a thread hold what one row takes."""
+    traced = traced_of(desc)
+    return model(desc, traced, Fold(desc, traced, 1, assembly=False), 1, 1, TritonPlan.group).registers <= MOST
 
 
 def many_ranges(desc: Description, group: int) -> bool:

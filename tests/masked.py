@@ -14,7 +14,7 @@ from lazyjax import LazyTensor
 from lazyjax.cluster import from_matrix
 
 from . import cases
-from .cases import Case, K, distance, vector
+from .cases import Case, K, distance, squares, vector
 
 M, N = 21, 37
 ROWS = np.array([[0, 4], [4, 9], [11, 20]])  # rows 9, 10 and 20 belong to no cluster
@@ -128,7 +128,7 @@ MASKED: dict[str, Callable[..., Any]] = {
     "prod": lambda x, y, b, s, k: where(1 + 0.1 * jnp.sin(distance(x, y, s)), k, 1.0).prod(1)[:, None],
     "var": lambda x, y, b, s, k: var(distance(x, y, s), k, 1, 1)[:, None],
     "std over both": lambda x, y, b, s, k: jnp.sqrt(var(distance(x, y, s), k, (0, 1)))[None],
-    "min over both": lambda x, y, b, s, k: where(vector(x, y, s), k, jnp.inf).min((0, 1)),
+    "min over both": lambda x, y, b, s, k: where(-squares(x, y, s), k, jnp.inf).min((0, 1)),
     "Kmax": lambda x, y, b, s, k: k_first(distance(x, y, s), k, 2, True)[0],
     "argKmax": lambda x, y, b, s, k: k_first(distance(x, y, s), k, 2, True)[1],
     "any": lambda x, y, b, s, k: where(vector(x, y, s) > s, k, False).any(1).astype(jnp.int32),

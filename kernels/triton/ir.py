@@ -23,10 +23,13 @@ from ..description import Description, traced_of
 from ..reduction import TracedReduction, tree_merge
 from ..scalarize import evaluate, tiles
 from .complex import in_parts, real_of, run_in_parts
+from .merge import in_one_order
 from .text import DTYPES, Text, Value, refusal, type_of
 
 name = "triton-ir"
 TARGET = "__gpu$xla.gpu.triton"
+# Registers that the pairs of a thread may take, and what each takes beside its accumulators, by what was compiled.
+REGISTERS, BETWEEN = 224, 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +39,9 @@ class TritonIrPlan:
     block_i: int
     block_j: int
     warps: int = 4
+
+
+THREADS = 32 * TritonIrPlan.warps
 
 
 def supports(desc: Description, platform: str) -> str | None:
@@ -68,12 +74,11 @@ def supports(desc: Description, platform: str) -> str | None:
 
 
 def plan(desc: Description, platform: str) -> TritonIrPlan:
-    """32 by 32 pairs, eight to a thread, and fewer where accumulators would take a quarter of the registers: larger
-    tiles spill what a pair of many operations takes between."""
+    """32 by 32 pairs, eight to a thread, and fewer where their numbers would not fit its registers."""
     accs = traced_of(in_parts(desc)).acc_avals
     words = sum(math.prod(a.shape) * max(1, np.dtype(a.dtype).itemsize // 4) for a in accs)
     block_i = block_j = 32
-    while block_i * block_j * words > 64 * 64 * 2 and block_i > 16:
+    while block_i * block_j // THREADS * (words + BETWEEN) > REGISTERS and block_i > 16:
         block_i, block_j = (block_i, block_j // 2) if block_j >= block_i else (block_i // 2, block_j)
     return TritonIrPlan(block_i, block_j)
 
@@ -302,30 +307,26 @@ class _Kernel:
         return [Value(f"{result}#{k}", s.shape, s.dtype) for k, s in enumerate(start)]
 
     def reduce(self, acc: Sequence[Value], axis: int) -> list[Value]:
-        """All accumulators along an axis, by halving it.
-
-        `tt.reduce` is no way to: its threads merge in the one order and in the other, and a merge that rounds gives
-        them different values of what all then store to one place.
-        """
-        while (size := acc[0].shape[axis]) > 1:
-            halves = [self.halves(a, axis, size // 2) for a in acc]
-            sides = [self.tiled([h[k] for h in halves]) for k in (0, 1)]
-            acc = self.flat(evaluate(self.traced.merge, [*sides[0], *sides[1]], self.write), halves[0][0].shape)
-        shape = (*acc[0].shape[:axis], *acc[0].shape[axis + 1 :])
-        if not shape:
-            return list(acc)
-        return [self.write.emit(f"tt.reshape {a.name} : {a.type} -> %t", shape, a.dtype) for a in acc]
-
-    def halves(self, value: Value, axis: int, half: int) -> tuple[Value, Value]:
-        """Both halves along an axis; `tt.split` takes a last axis of two apart."""
-        write, before, after = self.write, value.shape[:axis], value.shape[axis + 1 :]
-        order = [k for k in range(len(value.shape) + 1) if k != axis] + [axis]
-        whole = write.emit(f"tt.reshape {value.name} : {value.type} -> %t", (*before, 2, half, *after), value.dtype)
-        moved = f"tt.trans {whole.name} {{order = array<i32: {', '.join(map(str, order))}>}} : {whole.type} -> %t"
-        last = write.emit(moved, (*before, half, *after, 2), value.dtype)
-        low, high = (Value(write.name(), last.shape[:-1], value.dtype) for _ in range(2))
-        write.line(f"{low.name}, {high.name} = tt.split {last.name} : {last.type} -> {low.type}")
-        return low, high
+        """All accumulators along an axis, by one reduction of Triton (see `merge`)."""
+        write, shape = self.write, (*acc[0].shape[:axis], *acc[0].shape[axis + 1 :])
+        first, second = ([Value(write.name(), (), a.dtype) for a in acc] for _ in range(2))
+        out = write.name()
+        results = [Value(f"{out}#{k}", shape, a.dtype) for k, a in enumerate(acc)]
+        types = [", ".join(v.type for v in own) for own in (acc, results)]
+        names = ", ".join(a.name for a in acc)
+        parameters = ", ".join(f"{v.name}: {v.type}" for v in (*first, *second))
+        write.line(f'{out}:{len(acc)} = "tt.reduce"({names}) <{{axis = {axis} : i32}}> ({{')
+        write.line(f"^bb0({parameters}):")
+        with write.block(constants=False):
+            if self.desc.reduction.rounds and not self.desc.reduction.adds:
+                avals = [[jax.ShapeDtypeStruct((), v.dtype) for v in first]] * 2
+                ordered = write.run(jax.make_jaxpr(in_one_order(lambda a, b: [*a, *b]))(*avals), [*first, *second], ())
+                first, second = ordered[: len(acc)], ordered[len(acc) :]
+            merged = self.flat(evaluate(self.traced.merge, [*self.tiled(first), *self.tiled(second)], write), ())
+            merged = [write.converted(m, a.dtype) for m, a in zip(merged, acc, strict=True)]
+            write.line(f"tt.reduce.return {', '.join(m.name for m in merged)} : {', '.join(m.type for m in merged)}")
+        write.line(f"}}) : ({types[0]}) -> ({types[1]})")
+        return results
 
 
 def stored(dtype: Any) -> np.dtype:

@@ -36,7 +36,7 @@ from .body import Accumulators, Fold, computing, in_groups
 from .complex import in_parts, real_of, run_in_parts
 from .launch import launch
 from .long import LongKernel
-from .plan import TritonPlan, choose, worth
+from .plan import TritonPlan, choose, held, worth
 from .products import ProductKernel, sums_of
 from .products import stages_of as stages_of_products
 from .stages import parts_of, stages_of
@@ -89,7 +89,7 @@ def _no_products(desc: Description, sums: WeightedSums | str) -> str | None:
     """None, or why results are not computed as matrix products."""
     if isinstance(sums, str):
         return sums
-    if any(t.difference for t in sums.terms) and _not_alone(desc, traced_of(desc), "") is None:
+    if any(t.difference for t in sums.terms) and _not_alone(desc, traced_of(desc), "") is None and held(desc):
         return "differences of features that can be held as they are, are not told apart"
     longest = max(desc.m, desc.n) + PADDED
     widest = max(math.prod(v.aval.shape) for v in (*sums.whole.jaxpr.jaxpr.invars, *sums.whole.jaxpr.jaxpr.outvars))

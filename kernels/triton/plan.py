@@ -14,18 +14,23 @@ from typing import Any
 import jax
 import numpy as np
 
-from ..description import Description
+from ..description import Description, traced_of
 from ..reduction import TracedReduction
+from .arithmetic.expression import CALL, PAIR, WEIGHTS
 from .body import Fold, computing
 
 LANES = 32  # threads of a warp
 # Registers of a thread: what a program should take, so that three programs of four warps share a multiprocessor, and
 # what one may take (255 is the limit of the machine; the rest is for addresses and what the model does not see).
 PREFERRED, LIMIT = 152, 208
+# Registers of a thread, by the machine.
+MOST = 255
 # Registers of addresses, counters and of what the compiler keeps in flight.
 OVERHEAD = 28
 # Registers of each of the pairs for which the compiler interleaves a function of many instructions.
 CALLED = 8
+# Short functions of float64 that call subroutines, as all long ones do.
+SHORT = frozenset(["div", "sqrt of libdevice", "rsqrt of libdevice"])
 # Instructions of the loop, beyond which it leaves the instruction cache.
 LOOP = 1024
 # Instructions of one step that count, compare, jump and make addresses.
@@ -148,6 +153,12 @@ def model(desc: Description, traced: TracedReduction, fold: Fold, rows: int, unr
     return Model(rows, unroll, registers, pair, (own - special) / unroll, special / unroll, nested)
 
 
+def held(desc: Description) -> bool:
+    """Whether the registers of a thread hold what one row takes."""
+    traced = traced_of(desc)
+    return model(desc, traced, Fold(desc, traced, 1, assembly=False), 1, 1, TritonPlan.group).registers <= MOST
+
+
 def many_ranges(desc: Description, group: int) -> bool:
     """Whether a row may meet so many ranges that they are summed by groups."""
     return desc.ranges is not None and desc.reduction.rounds and desc.ranges.ranges > group
@@ -192,9 +203,15 @@ def choose(desc: Description, traced: TracedReduction, platform: str) -> TritonP
         block_i = min(block_i, pairs // LANES)
         programs = -(-desc.m // block_i) * math.prod(desc.batch)
     # Where there are few rows, warps and the rows of a thread stand along j too.
-    block_j = min(pairs // block_i, max(LANES, 1 << (max(1, desc.n) - 1).bit_length()))
+    longest = max(LANES, 1 << (max(1, desc.n) - 1).bit_length())
+    block_j = min(pairs // block_i, longest)
     enough = programs >= wanted or desc.ranges is not None  # the ranges of a cluster are never shared out
     splits = 1 if enough else min(-(-wanted // programs), desc.n // (block_j * unroll * STEPS_OF_A_PART))
+    if not enough and splits < 2 and pairs == warps * LANES and _subroutines(fold):
+        # Loops of so few steps are unrolled, and around subroutines ptxas then spills, with most registers free, unless
+        # all warps stand along j: two rows for each thread, which are more programs of fewer steps.
+        block_j = min(longest, pairs)
+        block_i = min(block_i, 2 * pairs // block_j)
     return TritonPlan(
         block_i, block_j, warps, unroll=unroll, splits=max(1, splits),
         group=group if best.registers <= LIMIT else 1 << 30,
@@ -202,6 +219,12 @@ def choose(desc: Description, traced: TracedReduction, platform: str) -> TritonP
         instructions=round(best.pair, 2), chip=target.name,
         bound=target.pairs_per_second(best.pair, best.floats, best.special),
     )  # fmt: skip
+
+
+def _subroutines(fold: Fold) -> bool:
+    """Whether a pair calls what float64 takes for the rare cases of quotients, roots and long functions."""
+    own = [n for n in fold.program.nodes if n.reads == PAIR and n.dtype == np.float64]
+    return any(WEIGHTS.get(n.name, 1) >= CALL or n.name in SHORT for n in own)
 
 
 def _block(desc: Description, rows: int, warps: int) -> int:

@@ -135,6 +135,8 @@ def _candidates(
     for columns, (block_i, block_j, warps), unroll in itertools.product(COLUMNS, kind.programs, blocks_of_j):
         if (columns > LEAST and columns >= 2 * widest) or (block_i > LEAST and block_i >= 2 * desc.m):
             continue  # a smaller one holds everything
+        if words > 1 and warps > 8 and any(t.difference for t in products):
+            continue  # ptxas keeps 16 warps to 64 registers, and spills
         blocks, threads, rows = -(-widest // columns), LANES * warps, max(1, block_i // warps // kind.threads)
         pairs = block_i * block_j // threads
         held = terms * block_i * columns // threads

@@ -76,9 +76,9 @@ class Text(Arithmetic):
         return value
 
     @contextlib.contextmanager
-    def block(self) -> Iterator[None]:
-        """Constants of an inner block are not seen outside it."""
-        kept, self._constants = self._constants, dict(self._constants)
+    def block(self, constants: bool = True) -> Iterator[None]:
+        """Constants of an inner block are not seen outside it; with `constants` it sees those outside."""
+        kept, self._constants = self._constants, dict(self._constants) if constants else {}
         yield
         self._constants = kept
 

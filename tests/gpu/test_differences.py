@@ -41,9 +41,9 @@ def curvature(f: Formula) -> Formula:
 
 
 def batch(f: Formula) -> Formula:
-    """Derivatives of two problems that share their y."""
+    """Derivatives of two problems that share their y; what is stacked has no rounding, in no dtype."""
     both = lambda x, y, b: derivatives(lambda x, y: f(x, y, b))(x, y)  # noqa: E731
-    return lambda x, y, b: jax.vmap(both, (0, None, 0))(jnp.stack([x, x + 1]), y, jnp.stack([b, 1 - b]))
+    return lambda x, y, b: jax.vmap(both, (0, None, 0))(jnp.stack([x, -x]), y, jnp.stack([b, b / 2]))
 
 
 def _soft(q: Any, k: Any, w: Any) -> Any:
@@ -167,3 +167,13 @@ def test_what_is_told_apart_and_what_is_not() -> None:
     assert reason == many + "no result with long features reads those of j"
     _, reason = found(lambda x, y: (weight(x, y) * (Vi(x) - Vj(y).sum())).sum(axis=1))
     assert reason == many + "a result with long features has a part that is the same for all features"
+
+
+@pytest.mark.parametrize(
+    "dtype, precision, held", [("float32", "fast", True), ("float64", "fast", False), ("float64", "exact", True)]
+)
+def test_differences_are_held_as_they_are_where_registers_do(dtype: str, precision: str, held: bool) -> None:
+    x = jax.ShapeDtypeStruct((3000, 50), dtype)
+    sums = lambda x, y: (-Vi(x).sqdist(Vj(y))).exp().sum(axis=1, precision=precision).sum()  # noqa: E731
+    own = explain(jax.grad(sums), x, x, platform="cuda")[-1]
+    assert own.plan.kernel == "pallas-triton" and (own.plan.tiles.columns == 0) == held

@@ -56,6 +56,15 @@ def test_programs_fill_a_gpu(m: int, n: int) -> None:
         assert tiles.splits * m <= 2**20  # what is stored before it is merged
 
 
+@pytest.mark.parametrize(
+    "dtype, n, tile", [("float64", 150, (2, 128)), ("float32", 150, (4, 32)), ("float64", 60, (4, 64))]
+)
+def test_few_pairs_that_call_subroutines_stand_along_j(dtype: str, n: int, tile: tuple[int, int]) -> None:
+    x, y = jax.ShapeDtypeStruct((100, 3), dtype), jax.ShapeDtypeStruct((n, 3), dtype)
+    (own,) = explain(lambda x, y: Vi(x).sqdist(Vj(y)).sqrt().sum(axis=1), x, y, platform="cuda")
+    assert (own.plan.tiles.block_i, own.plan.tiles.block_j) == tile
+
+
 def test_explain_shows_the_model_and_the_precision() -> None:
     x = jax.ShapeDtypeStruct((1000, 3), "float32")
     f = lambda x, fast: (-Vi(x).sqdist(Vj(x))).exp().sum(axis=1, use_fast_math=fast)  # noqa: E731

@@ -59,6 +59,7 @@ def table() -> list[Row]:
         *(Row(c, "values", "float64") for c in named("K @ b", "argKmin", "logsumexp", "compensated sum")),
         *(Row(c, "values", "float32", A100) for c in some),
         *(Row(c, "gradient") for c in named("K @ b", "logsumexp with weight", "min of min_argmin", "mean over i")),
+        *(Row(c, "gradient", "float64") for c in named("K @ b, sqrt")),
         *(Row(c, "batch") for c in named("K @ b", "argKmin")),
     ]
 

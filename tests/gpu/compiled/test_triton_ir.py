@@ -16,9 +16,11 @@ from ..chips import A100, CHIPS, H100, Chip
 from ..emulating import emulate
 from .test_cases import FULL, TOLERANCE, M, N, check, compare, in_batches, named
 
-CHOSEN = (
-    CASES if FULL else named("K @ b", "argmin of min_argmin", "argmax over i", "logsumexp with weight", "std over both")
+SAMPLE = (
+    *("K @ b", "argmin of min_argmin", "argmax over i", "logsumexp with weight"),
+    *("std over both", "count_nonzero over both"),
 )
+CHOSEN = CASES if FULL else named(*SAMPLE)
 
 
 ROWS = [(c, H100, "float32") for c in CHOSEN] + [(named("logsumexp with weight")[0], A100, "float64")]

@@ -168,7 +168,7 @@ def test_matrices_in_shared_memory() -> None:
 
 COPY = (
     OWN + NEXT.replace("MASK", "63") + "mul.wide.u32 %d2, %r0, 4; add.s64 %d3, %d0, %d2; add.s64 %d4, %d1, %d2; "
-    "cp.async.ca.shared.global [%r4], [%d3], 4, SIZE; BODY st.global.b32 [%d4], %r6;"
+    "setp.lt.u32 %p1, %r0, 32; cp.async.ca.shared.global [%r4], [%d3], 4, SIZE; BODY st.global.b32 [%d4], %r6;"
 )
 COMMIT, WAIT, LOAD = "cp.async.commit_group; ", "cp.async.wait_group 0; ", "ld.shared.b32 %r6, [%r5]; "
 WHOLE = COMMIT + WAIT + "bar.sync 0; " + LOAD
@@ -184,7 +184,9 @@ def copied(body: str, size: str = "4") -> np.ndarray:
 def test_copies() -> None:
     everybody = np.roll(np.arange(64) + 100, -1)
     np.testing.assert_array_equal(copied(WHOLE), everybody)
-    np.testing.assert_array_equal(copied(WHOLE, "0"), np.zeros(64))  # nothing is read, and zeros are written
+    # Nothing is read, and zeros are written: by the number of bytes, or by a predicate.
+    np.testing.assert_array_equal(copied(WHOLE, "0"), np.zeros(64))
+    np.testing.assert_array_equal(copied(WHOLE, "%p1"), np.where(everybody < 132, 0, everybody))
     # Of two groups one may be pending, as long as nobody touches where it goes.
     again = "add.s32 %r7, %r4, 256; cp.async.ca.shared.global [%r7], [%d3], 4; "
     body = f"{COMMIT}{again}{COMMIT}cp.async.wait_group 1; bar.sync 0; {LOAD}{WAIT}"

@@ -1,7 +1,7 @@
 """Copies from global to shared memory that run on by themselves: `cp.async` (ISA 8.8, 9.7.9.25).
 
-What they copy is read when they begin; until the thread that began them has waited, nobody may touch where it goes.
-Then it is as if that thread had stored it.
+What they copy is read when they begin, or is zeros where the source is ignored.  Until the thread that began them has
+waited, nobody may touch where it goes; then it is as if that thread had stored it.
 """
 
 from __future__ import annotations
@@ -11,14 +11,23 @@ from collections.abc import Callable
 
 import numpy as np
 
-from .frame import Frame, Mask
+from .frame import Frame, Mask, Read
 from .memory import MemoryFault
-from .parser import Immediate, Instruction, PtxError
+from .parser import Immediate, Instruction, Operand, PtxError, Register
 from .values import Array
 
 Step = Callable[[Mask], None]
 
 _COPY = re.compile(r"cp\.async\.(ca|cg)\.shared(?:::cta)?\.global(?:\.L2::\w+)?")
+
+
+def _length(frame: Frame, operand: Operand, size: int) -> Read:
+    """Of what is read, as the last operand says: a number of bytes, or that the source is ignored."""
+    ignoring = isinstance(operand, Register) and frame.function.registers.get(operand.name) == "pred"
+    if not ignoring:
+        return frame.reader(operand, "u32")
+    ignored = frame.reader(operand, "pred")
+    return lambda: np.where(ignored(), np.uint32(0), np.uint32(size))
 
 
 def step(frame: Frame, instruction: Instruction) -> Step:
@@ -39,7 +48,7 @@ def step(frame: Frame, instruction: Instruction) -> Step:
     if size not in ((16,) if match[1] == "cg" else (4, 8, 16)):
         raise PtxError(f"a copy of {size} bytes")
     target, source = frame.address(operands[0]), frame.address(operands[1])
-    given = frame.reader(operands[3], "u32") if len(operands) == 4 else lambda: np.array([size], np.uint32)
+    given = _length(frame, operands[3], size) if len(operands) == 4 else lambda: np.array([size], np.uint32)
 
     def copy(mask: Mask) -> None:
         active = np.flatnonzero(lanes(mask))

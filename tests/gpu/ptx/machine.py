@@ -7,6 +7,7 @@ GPU would choose makes no difference to a kernel without races, and races are er
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Sequence
 
@@ -326,10 +327,11 @@ class Machine:
 
     def _move(self, frame: Frame, kind: str, operands: Sequence[Operand]) -> Step:
         target, source = operands
+        reader, writer = (functools.partial(f, access="move") for f in (frame.reader, frame.writer))
         if isinstance(source, Group):  # several registers into one
             parts = len(source.items)
             narrow = f"b{8 * WIDTH[kind] // parts}"
-            put, readers = frame.writer(target, kind), [frame.reader(i, narrow) for i in source.items]
+            put, readers = writer(target, kind), [reader(i, narrow) for i in source.items]
             dtype, bits = unsigned(kind), 8 * WIDTH[kind] // parts
 
             def pack(mask: Mask) -> None:
@@ -347,8 +349,8 @@ class Machine:
             parts = len(target.items)
             bits = 8 * WIDTH[kind] // parts
             writers, get = (
-                [frame.writer(i, f"b{bits}") for i in target.items],
-                frame.reader(source, f"b{8 * WIDTH[kind]}"),
+                [writer(i, f"b{bits}") for i in target.items],
+                reader(source, f"b{8 * WIDTH[kind]}"),
             )
 
             def unpack(mask: Mask) -> None:
@@ -357,7 +359,7 @@ class Machine:
                     put((value >> value.dtype.type(bits * k)).astype(f"u{bits // 8}"), mask)
 
             return unpack
-        put, get = frame.writer(target, kind), frame.reader(source, kind)
+        put, get = writer(target, kind), reader(source, kind)
         return lambda mask: put(get(), mask)
 
     def _indices(self, mask: Mask) -> Array:

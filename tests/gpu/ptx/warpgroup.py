@@ -9,9 +9,10 @@ they read in shared memory.  Between other accesses of their registers and them 
 stores and them a `fence.proxy.async`, of the thread that stored, or of those that multiply, once a barrier has told
 them of the store.  Operands are read when a product begins; its result then stands where nobody may read it yet.
 
-Not modelled: integers, float8, results in half precision, sparse matrices, swizzled patterns that start elsewhere than
-at multiples of their size (a base offset in a descriptor), all of which are refused; that a product needs a fence if
-one of another shape wrote its registers, and was waited for; rounding, which is unspecified, as for `mma.sync`.
+Refused: integers, float8, results in half precision, sparse matrices, and swizzled patterns that start elsewhere than at
+multiples of their size (a base offset in a descriptor).  Not modelled: fences that moves of registers need (see
+`Watch.touch`), and products of registers that one of another shape wrote before; how sums are rounded, which the ISA
+leaves open, as for `mma.sync`.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from .frame import Frame, Mask
+from .frame import Access, Frame, Mask
 from .memory import WARPGROUP
 from .parser import Group, Immediate, Instruction, Operand, PtxError
 from .tensor import FRAGMENTS, PAIRS, accumulated, gathered, numbers, places_of
@@ -107,10 +108,13 @@ class Watch:
         self.flying: dict[str, Array] = {}  # how many products that run have it
         self.role: dict[str, object] = {}  # of those
 
-    def touch(self, name: str, mask: Mask) -> None:
-        """Another instruction accesses a register."""
+    def touch(self, name: str, mask: Mask, access: Access) -> None:
+        """Another instruction accesses a register.  Moves need no fence: compilers put them behind it, where
+        accumulators get their first values, and ptxas, which gives them registers, cares for those."""
         if name in self.flying and (self.flying[name] if mask is None else self.flying[name][mask]).any():
             raise PtxError(f"{name} belongs to a matrix product that was not waited for")
+        if access == "move":
+            return
         old = self.accesses.get(name)
         self.accesses[name] = self.fences if mask is None or old is None else np.where(mask, self.fences, old)
 
@@ -142,10 +146,10 @@ def product(frame: Frame, instruction: Instruction, n: int, k: int, kind: str) -
     majors = [False] * (2 - len(majors)) + [bool(_constant(m, (0, 1))) for m in majors]
     sums = frame.parts(d, "f32", n // 2)
     rows = [(row, 8 * block + column) for block in range(n // 8) for row, column in PAIRS]
-    writers = [frame.writer(r, "f32", watched=False) for r in sums]
-    readers = [frame.reader(r, "b32", watched=False) for r in sums]
+    writers = [frame.writer(r, "f32", access="product") for r in sums]
+    readers = [frame.reader(r, "b32", access="product") for r in sums]
     adding = frame.reader(scale, "pred")
-    factors = [frame.reader(r, "b32", watched=False) for r in frame.parts(a, "b32", 4)] if in_registers else []
+    factors = [frame.reader(r, "b32", access="product") for r in frame.parts(a, "b32", 4)] if in_registers else []
     descriptors = [frame.reader(x, "b64") for x in ([b] if in_registers else [a, b])]
     named = [(r.name, ("sum", n, k, at)) for at, r in enumerate(sums)]  # type: ignore[union-attr]
     named += [(r.name, "factor") for r in (a.items if in_registers else ())]  # type: ignore[union-attr]

@@ -252,8 +252,8 @@ def test_what_must_be_waited_for_and_fenced(body: str, error: type[Exception], m
 
 
 def test_what_is_right() -> None:
-    """A fence after the barrier and not before it, a store after a barrier, moves behind a fence, as compilers put them,
-    and two groups one after the other."""
+    """A fence after the barrier and not before it, a store after a barrier, moves behind a fence, where compilers put
+    them, and two groups one after the other."""
     bodies = [
         WHOLE.replace(f"{FENCE} bar.sync 0;", f"bar.sync 0; {FENCE}"),
         WHOLE + "bar.sync 0;" + STORE,

@@ -9,7 +9,7 @@ they read in shared memory.  Between other accesses of their registers and them 
 stores and them a `fence.proxy.async`, of the thread that stored, or of those that multiply, once a barrier has told
 them of the store.  Operands are read when a product begins; its result then stands where nobody may read it yet.
 
-Refused: integers, float8, results in half precision, sparse matrices, and swizzled patterns that start elsewhere than at
+Refused: integers, float8, results in half precision, sparse matrices, swizzled patterns that start elsewhere than at
 multiples of their size (a base offset in a descriptor).  Not modelled: fences that moves of registers need (see
 `Watch.touch`), and products of registers that one of another shape wrote before; how sums are rounded, which the ISA
 leaves open, as for `mma.sync`.

@@ -162,3 +162,63 @@ def test_matrices_in_shared_memory() -> None:
         launch("")
     with pytest.raises(DivergenceError, match="a matrix instruction with a thread that is not there"):
         launch("setp.eq.s32 %p1, %r0, 3; @%p1 ret;")
+
+
+# Copies that run on by themselves
+
+COPY = (
+    OWN + NEXT.replace("MASK", "63") + "mul.wide.u32 %d2, %r0, 4; add.s64 %d3, %d0, %d2; add.s64 %d4, %d1, %d2; "
+    "setp.lt.u32 %p1, %r0, 32; cp.async.ca.shared.global [%r4], [%d3], 4, SIZE; BODY st.global.b32 [%d4], %r6;"
+)
+COMMIT, WAIT, LOAD = "cp.async.commit_group; ", "cp.async.wait_group 0; ", "ld.shared.b32 %r6, [%r5]; "
+WHOLE = COMMIT + WAIT + "bar.sync 0; " + LOAD
+
+
+def copied(body: str, size: str = "4") -> np.ndarray:
+    """Each thread copies a word to shared memory, and loads that of the next one."""
+    text, words = COPY.replace("SIZE", size).replace("BODY", body), np.arange(64, dtype=np.int32) + 100
+    (got,) = run(kernel(text, 2, 64, SHARED), (1,), [words], [np.empty(64, np.int32)])
+    return got
+
+
+def test_copies() -> None:
+    everybody = np.roll(np.arange(64) + 100, -1)
+    np.testing.assert_array_equal(copied(WHOLE), everybody)
+    # Nothing is read, and zeros are written: by the number of bytes, or by a predicate.
+    np.testing.assert_array_equal(copied(WHOLE, "0"), np.zeros(64))
+    np.testing.assert_array_equal(copied(WHOLE, "%p1"), np.where(everybody < 132, 0, everybody))
+    # Of two groups one may be pending, as long as nobody touches where it goes.
+    again = "add.s32 %r7, %r4, 256; cp.async.ca.shared.global [%r7], [%d3], 4; "
+    body = f"{COMMIT}{again}{COMMIT}cp.async.wait_group 1; bar.sync 0; {LOAD}{WAIT}"
+    np.testing.assert_array_equal(copied(body), everybody)
+
+
+@pytest.mark.parametrize(
+    "body, error, message",
+    [
+        (WHOLE.replace(WAIT, ""), RaceError, "load of shared memory that a copy writes which was not waited for"),
+        (WHOLE.replace(WAIT, "cp.async.wait_group 1; "), RaceError, "load of shared memory that a copy writes"),
+        (WHOLE.replace(COMMIT, ""), RaceError, "load of shared memory that a copy writes which was not waited for"),
+        (WHOLE.replace("bar.sync 0; ", ""), RaceError, "another thread wrote with no barrier between"),
+        (COMMIT + "st.shared.b32 [%r4], 7; " + WAIT, RaceError, "store to shared memory that a copy writes"),
+        ("cp.async.ca.shared.global [%r5], [%d3], 4; ", RaceError, "store to shared memory that a copy writes"),
+        (COMMIT, PtxError, "threads return from a kernel with copies or matrix products that were not waited for"),
+        ("cp.async.ca.shared.global [%r5], [%d3], 16; ", MemoryFault, "a copy of 16 bytes that is not aligned"),
+        ("cp.async.cg.shared.global [%r5], [%d3], 4; ", PtxError, "a copy of 4 bytes"),
+        ("cp.async.ca.shared.global [%r5], [%d3], 4, 2; ", PtxError, "a copy of a part of 4 bytes"),
+        ("cp.async.ca.shared.global [%r5], [%d3+256], 4; ", MemoryFault, "load of 4 bytes out of bounds"),
+        ("cp.async.ca.shared.global [%r4+512], [%d3], 4; ", MemoryFault, "copy of 4 bytes at 512 of 512 bytes"),
+        ("cp.async.bulk.commit_group;", PtxError, "unknown instruction cp.async.bulk"),
+    ],
+)
+def test_copies_that_are_not_waited_for(body: str, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        copied(body + "mov.b32 %r6, 0; ")
+
+
+def test_copies_do_not_overwrite_what_is_read() -> None:
+    """Without a barrier after the load; with one, they may."""
+    again = "cp.async.ca.shared.global [%r4], [%d3], 4; " + COMMIT + WAIT
+    copied(WHOLE + "bar.sync 0; " + again)
+    with pytest.raises(RaceError, match="store to shared memory that another thread reads"):
+        copied(WHOLE + again)

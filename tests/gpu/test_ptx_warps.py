@@ -126,7 +126,7 @@ def test_tables_in_constant_memory() -> None:
 @pytest.mark.parametrize(
     "body, message",
     [
-        ("wgmma.fence.sync.aligned;", "unknown instruction wgmma.fence"),
+        ("mbarrier.init.shared.b64 [%d0], 1;", "unknown instruction mbarrier.init"),
         ("ld.global.v3.b32 %r6, [%d0];", "unknown instruction ld.global.v3.b32"),
         ("atom.global.add.u32 %r6, [%d0], 1;", "unknown instruction atom.global.add.u32"),
         ("mov.u32 %r6, %clock;", "no register %clock"),

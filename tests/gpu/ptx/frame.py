@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from .values import UNSIGNED, Array, immediate, read, write
 Mask = Array | None  # None: every lane
 Read = Callable[[], Array]
 Write = Callable[[Any, Mask], None]
+Access = Literal["product", "move", "other"]
 
 SPECIAL = ("%tid", "%ntid", "%ctaid", "%nctaid", "%laneid", "%warpid")
 
@@ -26,6 +27,9 @@ class Frame:
         self.registers: dict[str, Array] = {}
         self.carry: Array | None = None
         self.steps: list[Callable[[Mask], None]] = []  # what each instruction does
+        self.active: Mask = None  # lanes of the instruction at work
+        # Registers that matrix products of warpgroups have, if there are any.
+        self.watch: Any = None
         self.memory: dict[str, LocalMemory] = {}
         self.depot: dict[str, int] = {}
         size = 0
@@ -43,8 +47,11 @@ class Frame:
 
     # Reading
 
-    def reader(self, operand: Operand, kind: str, wider: bool = False) -> Read:
-        """A function that gives an operand's values, for all lanes or for one that stands for all."""
+    def reader(self, operand: Operand, kind: str, wider: bool = False, access: Access = "other") -> Read:
+        """A function that gives an operand's values, for all lanes or for one that stands for all.
+
+        `access`: by what, which matters for registers that products have (see `warpgroup.Watch`).
+        """
         if isinstance(operand, Immediate):
             constant = np.array([immediate(operand, kind)])
             return lambda: constant
@@ -72,7 +79,12 @@ class Frame:
                 raise PtxError(f"{name} is read before it is written")
             return read(registers[name], kind, wider)
 
-        return value
+        def watched_value() -> Array:
+            self.watch.touch(name, self.active, access)
+            return value()
+
+        watched = access != "product" and kind != "pred" and self.watch is not None
+        return watched_value if watched else value
 
     def declared(self, register: Register) -> str:
         if register.name not in self.function.registers:
@@ -100,7 +112,7 @@ class Frame:
 
     # Writing
 
-    def writer(self, operand: Operand, kind: str, wider: bool = False) -> Write:
+    def writer(self, operand: Operand, kind: str, wider: bool = False, access: Access = "other") -> Write:
         """A function that takes a result, for all lanes or one for all, and the lanes that are to have it."""
         if isinstance(operand, Symbol) and operand.name == "_":
             return lambda values, mask: None
@@ -115,8 +127,11 @@ class Frame:
         if width is not None and width != WIDTH[kind] and not wider:
             raise PtxError(f"{operand.name}, declared {declared}, takes a result of {kind}")
         name, count = operand.name, self.machine.lanes.count
+        watch = self.watch if access != "product" and kind != "pred" else None
 
         def put(values: Any, mask: Mask) -> None:
+            if watch is not None:
+                watch.touch(name, mask, access)
             bits = write(values, kind, width)
             self.set(name, bits if bits.shape == (count,) else np.broadcast_to(bits, (count,)), mask)
 

@@ -7,14 +7,16 @@ GPU would choose makes no difference to a kernel without races, and races are er
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from . import arithmetic, floats, tensor, warp
+from . import arithmetic, copies, floats, tensor, warp, warpgroup
 from .frame import Frame, Mask, unsigned
-from .memory import GlobalMemory, Lanes, LocalMemory, SharedMemory
+from .groups import Groups
+from .memory import WARPGROUP, GlobalMemory, Lanes, LocalMemory, SharedMemory
 from .parser import WIDTH, Function, Group, Immediate, Instruction, Module, Operand, PtxError, Register, Symbol, parse
 from .values import Array, immediate, read
 from .warp import DivergenceError
@@ -63,6 +65,8 @@ class Machine:
             raise PtxError(f"{function.name} has {threads} threads, not a positive multiple of 32")
         self.lanes = Lanes(int(np.prod(self.grid)), threads)
         self.error = error
+        self.copies = Groups(self.lanes.count)
+        self.products = Groups(self.lanes.count // WARPGROUP)
         self.addresses: dict[str, int] = {}
         constants = self._variables(len(inputs) + len(outputs), shared)
         self.globals = GlobalMemory(self.lanes, list(inputs), list(outputs), constants)
@@ -107,6 +111,8 @@ class Machine:
         """The outputs, once every thread has returned."""
         with np.errstate(all="ignore"):
             self._walk(self.entry, None)
+        if self.copies.pending or self.products.pending:
+            raise PtxError("threads return from a kernel with copies or matrix products that were not waited for")
         return self.globals.outputs(self.like)
 
     def special(self, name: str) -> Array:
@@ -135,6 +141,8 @@ class Machine:
             if name not in self.module.functions or not self.module.functions[name].code:
                 raise PtxError(f"no function {name}")
             frame = self.frames[name] = Frame(self.module.functions[name], self)
+            if any(i.opcode.startswith("wgmma.") for i in frame.function.code):
+                frame.watch = warpgroup.Watch(self.lanes.count)
             frame.steps = [self._prepare(frame, i) for i in frame.function.code]
         return self.frames[name]
 
@@ -209,6 +217,7 @@ class Machine:
                         live &= ~doing  # type: ignore[operator]
                     continue
                 if doing is None or doing.any():
+                    frame.active = doing
                     steps[here](doing)
             except PtxError as error:
                 raise type(error)(f"{frame.function.name}, {instruction}: {error}") from None
@@ -277,6 +286,12 @@ class Machine:
             return warp.matrix(frame, instruction)
         if opcode.startswith("mma."):
             return tensor.product(frame, instruction)
+        if opcode.startswith("wgmma."):
+            return warpgroup.step(frame, instruction)
+        if opcode.startswith("cp.async."):
+            return copies.step(frame, instruction)
+        if opcode in ("fence.proxy.async", "fence.proxy.async.shared::cta") and not operands:
+            return lambda mask: self.shared.fence(self._indices(mask))
         if opcode == "bar.warp.sync":
             return self._warp_barrier(frame, operands)
         if opcode in ("call", "call.uni"):
@@ -312,10 +327,11 @@ class Machine:
 
     def _move(self, frame: Frame, kind: str, operands: Sequence[Operand]) -> Step:
         target, source = operands
+        reader, writer = (functools.partial(f, access="move") for f in (frame.reader, frame.writer))
         if isinstance(source, Group):  # several registers into one
             parts = len(source.items)
             narrow = f"b{8 * WIDTH[kind] // parts}"
-            put, readers = frame.writer(target, kind), [frame.reader(i, narrow) for i in source.items]
+            put, readers = writer(target, kind), [reader(i, narrow) for i in source.items]
             dtype, bits = unsigned(kind), 8 * WIDTH[kind] // parts
 
             def pack(mask: Mask) -> None:
@@ -333,8 +349,8 @@ class Machine:
             parts = len(target.items)
             bits = 8 * WIDTH[kind] // parts
             writers, get = (
-                [frame.writer(i, f"b{bits}") for i in target.items],
-                frame.reader(source, f"b{8 * WIDTH[kind]}"),
+                [writer(i, f"b{bits}") for i in target.items],
+                reader(source, f"b{8 * WIDTH[kind]}"),
             )
 
             def unpack(mask: Mask) -> None:
@@ -343,7 +359,7 @@ class Machine:
                     put((value >> value.dtype.type(bits * k)).astype(f"u{bits // 8}"), mask)
 
             return unpack
-        put, get = frame.writer(target, kind), frame.reader(source, kind)
+        put, get = writer(target, kind), reader(source, kind)
         return lambda mask: put(get(), mask)
 
     def _indices(self, mask: Mask) -> Array:

@@ -4,7 +4,9 @@
   read.  An element of an output is written by one program alone, once all is done every element is written, and
   nobody reads what another program wrote or nobody did.
 - Shared memory belongs to a program.  Two accesses of one byte by different threads, of which one is a write, must
-  have a barrier between them, that of the whole program or that of the warp that both are in.
+  have a barrier between them, that of the whole program or that of the warp that both are in.  What copies write and
+  matrix products read by themselves (`cp.async`, `wgmma`) is left alone until they were waited for; a product's reads
+  are those of all four warps, and need a fence after the stores (`fence.proxy.async`).
 - Local memory belongs to a thread, constants are only read.
 """
 
@@ -38,6 +40,7 @@ class Lanes:
         self.lane = lane % 32
 
 
+WARPGROUP = 128  # threads
 SHIFT = np.uint64(40)  # buffers start at multiples of 2**40
 
 
@@ -119,6 +122,9 @@ class GlobalMemory:
         return found
 
 
+NEVER = np.iinfo(np.int32).max
+
+
 class SharedMemory:
     """For each byte: who wrote it last and who read it since, each with the barriers that were passed by then."""
 
@@ -132,6 +138,13 @@ class SharedMemory:
         self.writer, self.write_barrier, self.write_warp_barrier = none(), none(), none()
         self.reader, self.read_barrier, self.read_warp_barrier = none(), none(), none()
         self.reader_warp = none()
+        self.copied = np.zeros(shape, bool)  # by copies that were not waited for
+        self.multiplied = np.zeros(shape, np.int16)  # by so many products that were not waited for
+        # Fences between ordinary accesses and those of products, and the barriers that were passed by then: the
+        # writer's first one since it wrote, and each thread's last one.
+        self.write_fence = np.full(shape, NEVER, np.int32)
+        self.fences = np.full(lanes.count, -1, np.int32)
+        self.fenced = True  # by all threads, all that was written
 
     def _locate(self, address: Array, size: int, active: Array, what: str) -> tuple[Array, Array]:
         """Row and columns of the bytes; generic and shared addresses are the same here."""
@@ -154,6 +167,8 @@ class SharedMemory:
         writer = self.writer[at]
         if (writer == -1).any():
             raise RaceError("load of shared memory that nobody has written")
+        if self.copied[at].any():
+            raise RaceError("load of shared memory that a copy writes which was not waited for")
         same_warp = writer // 32 == warp
         ordered = (
             (writer == lane)
@@ -183,9 +198,17 @@ class SharedMemory:
         self.reader_warp[rows[mixed], at[1][mixed]] = -2
 
     def store(self, address: Array, values: Array, active: Array) -> None:
-        size = values.dtype.itemsize
-        at = self._locate(address, size, active, "store")
+        at = self._locate(address, values.dtype.itemsize, active, "store")
+        data = np.ascontiguousarray(values)[:, None].view(np.uint8)
+        self._overwrite(at, data, active)
+        self._remember_writes(at, active)
+
+    def _overwrite(self, at: Any, data: Array, active: Array) -> None:
         lane, warp, barrier, warp_barrier = self._now(active)
+        if self.copied[at].any():
+            raise RaceError("store to shared memory that a copy writes which was not waited for")
+        if self.multiplied[at].any():
+            raise RaceError("store to shared memory that a matrix product reads which was not waited for")
         reader, reader_warp = self.reader[at], self.reader_warp[at]
         after_reads = (
             (reader == -1)
@@ -195,7 +218,6 @@ class SharedMemory:
         )
         if not after_reads.all():
             raise self._race("store to shared memory that another thread reads", after_reads, reader, lane)
-        data = np.ascontiguousarray(values)[:, None].view(np.uint8)
         writer = self.writer[at]
         after_writes = (
             (writer == -1)
@@ -209,9 +231,76 @@ class SharedMemory:
         self.bytes[at] = data
         if (self.bytes[at] != data).any():
             raise RaceError("two threads store different values to the same shared memory at once")
-        self.writer[at] = np.broadcast_to(lane, data.shape)
-        self.write_barrier[at] = np.broadcast_to(barrier, data.shape)
-        self.write_warp_barrier[at] = np.broadcast_to(warp_barrier, data.shape)
+
+    def _remember_writes(self, at: Any, active: Array) -> None:
+        lane, _, barrier, warp_barrier = self._now(active)
+        shape = at[1].shape
+        self.writer[at] = np.broadcast_to(lane, shape)
+        self.write_barrier[at] = np.broadcast_to(barrier, shape)
+        self.write_warp_barrier[at] = np.broadcast_to(warp_barrier, shape)
+        self.write_fence[at], self.fenced = NEVER, False
+
+    def begin_copies(self, address: Array, data: Array, active: Array) -> Any:
+        """Rows of bytes on their way to shared memory, and where they go."""
+        at = self._locate(address, data.shape[1], active, "copy")
+        self._overwrite(at, data, active)
+        self.writer[at] = np.broadcast_to(active[:, None], data.shape)
+        self.copied[at] = True
+        return at
+
+    def end_copies(self, at: Any, active: Array) -> None:
+        """They are as what the threads store when they have waited."""
+        self.copied[at] = False
+        self._remember_writes(at, active)
+
+    def fence(self, active: Array) -> None:
+        """Threads let products see what they stored, or what others have told them by a barrier."""
+        self.fences[active] = self.barriers[self.lanes.program[active]]
+        if self.fenced:
+            return
+        all_of_them = active.size == self.lanes.count
+        here = np.zeros(self.lanes.count, bool)
+        here[active] = True
+        new = (self.write_fence == NEVER) & (self.writer >= 0) & (here[self.writer] | all_of_them)
+        self.write_fence = np.where(new, self.barriers[:, None], self.write_fence)
+        self.fenced = all_of_them
+
+    def load_operand(self, offset: Array, groups: Array) -> Array:
+        """Bytes that products of warpgroups read, a row for each of them; `groups`: their numbers."""
+        if ((offset < 0) | (offset >= self.size)).any():
+            bad = offset[(offset < 0) | (offset >= self.size)][0]
+            raise MemoryFault(f"a matrix product reads at {bad} of {self.size} bytes of shared memory")
+        program = self._program(groups)
+        at, barrier = (program, offset), self.barriers[program]
+        if (self.writer[at] == -1).any():
+            raise RaceError("a matrix product of shared memory that nobody has written")
+        if self.copied[at].any():
+            raise RaceError("a matrix product of shared memory that a copy writes which was not waited for")
+        written = self.write_barrier[at]
+        if not (written < barrier).all():
+            raise self._race(
+                "a matrix product of shared memory that a thread wrote",
+                *(written < barrier, self.writer[at], groups[:, None] * WARPGROUP),
+            )
+        fences = self.fences.reshape(-1, WARPGROUP).min(1)[groups][:, None]
+        if not ((self.write_fence[at] < barrier) | (fences > written)).all():
+            raise RaceError("a matrix product of shared memory with no fence.proxy.async since it was written")
+        return np.ascontiguousarray(self.bytes[at])
+
+    def hold(self, offset: Array, groups: Array) -> None:
+        """Products of warpgroups read these bytes until they were waited for."""
+        np.add.at(self.multiplied.reshape(-1), self._program(groups) * self.size + offset, 1)
+
+    def release(self, offset: Array, groups: Array) -> None:
+        """They have been read by all four warps."""
+        program = self._program(groups)
+        np.subtract.at(self.multiplied.reshape(-1), program * self.size + offset, 1)
+        at = program, offset
+        self.reader[at] = self.reader_warp[at] = -2
+        self.read_barrier[at] = np.broadcast_to(self.barriers[program], offset.shape)
+
+    def _program(self, groups: Array) -> Array:
+        return self.lanes.program[groups * WARPGROUP][:, None]
 
     def _race(self, what: str, ordered: Array, other: Array, lane: Array) -> RaceError:
         k = tuple(np.argwhere(~ordered)[0])

@@ -67,8 +67,8 @@ class Chip:
         return self.multiprocessors * self.clock * 1e9 / ticks
 
 
-# Of its tensor cores, instructions of one warp reach 62 % (Luo et al., "Benchmarking and dissecting the Nvidia Hopper GPU
-# architecture via microbenchmarking", 2024).
+# Of its tensor cores, instructions of one warp reach 62 % (Luo et al., "Benchmarking and dissecting the Nvidia Hopper
+# GPU architecture via microbenchmarking", 2024).
 H100 = Chip("H100", 132, 1.98, tensor=640, warpgroup=1024, shared=227 << 10)
 A100 = Chip("A100", 108, 1.41, floats=64, shared=163 << 10)
 H200 = dataclasses.replace(H100, name="H200")

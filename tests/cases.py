@@ -89,7 +89,7 @@ def _softmin_tangent(values: Any, dvalues: Any, total: Any) -> Any:
     return [jnp.exp(total - values[0]) * dvalues[0]]
 
 
-def _lowest(values: jax.Array, axis: int) -> jax.Array:
+def lowest(values: jax.Array, axis: int) -> jax.Array:
     """Looked up: JAX's derivative of a minimum asks which values equal it, and XLA may compute them twice."""
     return jnp.take_along_axis(values, jnp.expand_dims(values.argmin(axis), axis), axis).squeeze(axis)
 
@@ -131,22 +131,22 @@ CASES = [
     Case(
         "min",
         lambda x, y, b, s: lazy_vector(x, y, s).min(axis=1),
-        lambda x, y, b, s: _lowest(vector(x, y, s), 1),
+        lambda x, y, b, s: lowest(vector(x, y, s), 1),
     ),
     Case(
         "max over i",
         lambda x, y, b, s: lazy_vector(x, y, s).max(axis=0),
-        lambda x, y, b, s: -_lowest(-vector(x, y, s), 0),
+        lambda x, y, b, s: -lowest(-vector(x, y, s), 0),
     ),
     Case(
         "min of min_argmin",
         lambda x, y, b, s: lazy_distance(x, y, s).min_argmin(axis=1)[0],
-        lambda x, y, b, s: _lowest(distance(x, y, s), 1)[:, None],
+        lambda x, y, b, s: lowest(distance(x, y, s), 1)[:, None],
     ),
     Case(
         "max of max_argmax",
         lambda x, y, b, s: lazy_distance(x, y, s).max_argmax(axis=1)[0],
-        lambda x, y, b, s: -_lowest(-distance(x, y, s), 1)[:, None],
+        lambda x, y, b, s: -lowest(-distance(x, y, s), 1)[:, None],
     ),
     Case(
         "argmin",
@@ -230,7 +230,7 @@ CASES = [
     Case(
         "min over both",
         lambda x, y, b, s: lazy_vector(x, y, s).min(axis="ij"),
-        lambda x, y, b, s: _lowest(vector(x, y, s).reshape(-1, D), 0),
+        lambda x, y, b, s: lowest(vector(x, y, s).reshape(-1, D), 0),
         passes=2,
     ),
     Case(

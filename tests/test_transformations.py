@@ -18,7 +18,7 @@ from jax.test_util import check_grads
 from .cases import CASES, SMOOTH, TANGENTS, Case, arguments, marked
 from .full import FULL
 from .transformations import FIRST, HIGHER, VALUES, hessian_vector
-from .unoptimised import UNOPTIMISED
+from .unoptimised import unoptimised
 
 
 def compare(case: Case, group: list[Callable[..., Any]]) -> None:
@@ -26,7 +26,7 @@ def compare(case: Case, group: list[Callable[..., Any]]) -> None:
     args = arguments()
 
     def run(f: Callable[..., Any]) -> dict[str, Any]:
-        return jax.jit(lambda *a: {t.__name__: t(f, a) for t in group}, compiler_options=UNOPTIMISED)(*args)
+        return unoptimised(lambda *a: {t.__name__: t(f, a) for t in group})(*args)
 
     ours, dense = run(case.ours), run(case.dense)
     for name in dense:

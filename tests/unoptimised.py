@@ -1,6 +1,9 @@
 """Options of the compiler for programs that are compiled to be looked at, or whose machine code is not what is tested:
 dense references, what stands in for another compiler's program, rules of differentiation and batching."""
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 
 # Less work for LLVM. XLA's own passes are the same, and with them the memory that a program takes.
@@ -18,3 +21,10 @@ def _known(option: str) -> bool:
 # Where XLA for the CPU still has its first emitter, that takes a third of the time. It fuses slightly otherwise.
 _EMITTER = "xla_cpu_use_fusion_emitters"
 UNOPTIMISED = SAME_PASSES | ({_EMITTER: False} if _known(_EMITTER) else {})
+# The same for a process that starts with them in XLA_FLAGS.
+FLAGS = " ".join(f"--{option}={str(value).lower()}" for option, value in UNOPTIMISED.items())
+
+
+def unoptimised(f: Callable[..., Any]) -> Callable[..., Any]:
+    """`jax.jit` of f, not optimised. Not to be called from within another transformation."""
+    return jax.jit(f, compiler_options=UNOPTIMISED)

@@ -10,7 +10,7 @@ import pytest
 
 from .cases import CASES, SMOOTH, TANGENTS, Case
 from .full import FULL
-from .unoptimised import SAME_PASSES
+from .unoptimised import UNOPTIMISED
 
 SIZE = 4096
 PAIRS = SIZE * SIZE * 4  # bytes of one float32 array of all pairs: 67 MB
@@ -25,7 +25,7 @@ LIMIT = 80 * SIZE * 4 + (1 << 20) * 4
 def _temporaries(f: Any, size: int = SIZE) -> int:
     shapes = [(size, 2), (size, 2), (size, 3), ()]
     args = [jax.ShapeDtypeStruct(s, jnp.float32) for s in shapes]
-    return jax.jit(f).lower(*args).compile(SAME_PASSES).memory_analysis().temp_size_in_bytes
+    return jax.jit(f).lower(*args).compile(UNOPTIMISED).memory_analysis().temp_size_in_bytes
 
 
 def _gradient(case: Case) -> Any:

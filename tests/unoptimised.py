@@ -7,7 +7,7 @@ from typing import Any
 import jax
 
 # Less work for LLVM. XLA's own passes are the same, and with them the memory that a program takes.
-SAME_PASSES = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+UNOPTIMISED = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
 
 def _known(option: str) -> bool:
@@ -20,11 +20,9 @@ def _known(option: str) -> bool:
 
 # Where XLA for the CPU still has its first emitter, that takes a third of the time. It fuses slightly otherwise.
 _EMITTER = "xla_cpu_use_fusion_emitters"
-UNOPTIMISED = SAME_PASSES | ({_EMITTER: False} if _known(_EMITTER) else {})
-# The same for a process that starts with them in XLA_FLAGS.
-FLAGS = " ".join(f"--{option}={str(value).lower()}" for option, value in UNOPTIMISED.items())
+_FASTEST = UNOPTIMISED | ({_EMITTER: False} if _known(_EMITTER) else {})
 
 
 def unoptimised(f: Callable[..., Any]) -> Callable[..., Any]:
-    """`jax.jit` of f, not optimised. Not to be called from within another transformation."""
-    return jax.jit(f, compiler_options=UNOPTIMISED)
+    """`jax.jit` of f, compiled in the least time. Not to be called from within another transformation."""
+    return jax.jit(f, compiler_options=_FASTEST)

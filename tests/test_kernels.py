@@ -16,7 +16,7 @@ from lazyjax import LazyTensor, Pm, Vi, Vj, explain
 from .cases import CASES, TANGENTS, Case, arguments
 from .full import FULL
 from .kernels_of import RUNS, run_on
-from .unoptimised import UNOPTIMISED
+from .unoptimised import unoptimised
 
 M, N = 21, 37
 
@@ -43,6 +43,15 @@ WITH_GRADIENTS = ("lanes", "as planned for many pairs")
 WITH_BATCHES = (*WITH_GRADIENTS, INTERPRETED, "block", "dense", "lanes, short i, few problems together")
 
 
+# Optimised as users' programs are; so are blocks in every other test. The other sizes show how the same loops walk,
+# and what is interpreted stands in for another compiler's program.
+OPTIMISED = ("lanes", "groups", "as planned for many pairs")
+
+
+def _compiled(f: Any, kernel: str) -> Any:
+    return jax.jit(f) if kernel in OPTIMISED else unoptimised(f)
+
+
 def _programs(case: Case, kernel: str | None = None) -> dict[str, Any]:
     """What is compared: everything that any kernel is asked for, or what this one is."""
     programs = {"values": _values}
@@ -57,7 +66,8 @@ def _programs(case: Case, kernel: str | None = None) -> dict[str, Any]:
 def _dense(case: Case) -> dict[str, Any]:
     """Dense JAX's results, which all kernels are compared with."""
     args = arguments(M, N)
-    return jax.jit(lambda *a: {name: make(case.dense)(*a) for name, make in _programs(case).items()})(*args)
+    programs = _programs(case).items()
+    return unoptimised(lambda *a: {k: make(case.dense)(*a) for k, make in programs})(*args)
 
 
 def _worth(case: Case, kernel: str) -> bool:
@@ -80,8 +90,7 @@ def test_kernel(case: Case, kernel: str) -> None:
     def run(*args: Any) -> dict[str, Any]:
         return {name: run_on(make(case.ours), RUNS[kernel], *args) for name, make in _programs(case, kernel).items()}
 
-    # What is interpreted stands in for another compiler's program: there is no use in optimising it.
-    ours = jax.jit(run, compiler_options=UNOPTIMISED if kernel == INTERPRETED else None)(*arguments(M, N))
+    ours = _compiled(run, kernel)(*arguments(M, N))
     for name, got in ours.items():
         for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(_dense(case)[name]), strict=True):
             assert a.shape == b.shape and a.dtype == b.dtype
@@ -98,10 +107,9 @@ def test_sizes(kernel: str, m: int, n: int) -> None:
     cases = [c for c in CASES if c.name in ("K @ b", "argmin", "logsumexp")]
     args = arguments(m, n)
     programs = {c.name: c for c in cases}
-    options = UNOPTIMISED if kernel == INTERPRETED else None
     ours = lambda *a: run_on(lambda *b: [c.ours(*b) for c in programs.values()], RUNS[kernel], *a)  # noqa: E731
-    got = jax.jit(ours, compiler_options=options)(*args)
-    want = jax.jit(lambda *a: [c.dense(*a) for c in programs.values()])(*args)
+    got = _compiled(ours, kernel)(*args)
+    want = unoptimised(lambda *a: [c.dense(*a) for c in programs.values()])(*args)
     for a, b in zip(got, want, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9)
 

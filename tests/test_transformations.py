@@ -1,4 +1,8 @@
-"""Every reduction through every transformation, in float64, against dense JAX."""
+"""Every reduction through every transformation, in float64, against dense JAX.
+
+Programs are not optimised: what is tested is JAX's rules. `test_kernels.py` runs the same cases as users' programs are
+compiled, their gradients and batches too.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,7 @@ from jax.test_util import check_grads
 from .cases import CASES, SMOOTH, TANGENTS, Case, arguments, marked
 from .full import FULL
 from .transformations import FIRST, HIGHER, VALUES, hessian_vector
+from .unoptimised import unoptimised
 
 
 def compare(case: Case, group: list[Callable[..., Any]]) -> None:
@@ -21,7 +26,7 @@ def compare(case: Case, group: list[Callable[..., Any]]) -> None:
     args = arguments()
 
     def run(f: Callable[..., Any]) -> dict[str, Any]:
-        return jax.jit(lambda *a: {t.__name__: t(f, a) for t in group})(*args)
+        return unoptimised(lambda *a: {t.__name__: t(f, a) for t in group})(*args)
 
     ours, dense = run(case.ours), run(case.dense)
     for name in dense:

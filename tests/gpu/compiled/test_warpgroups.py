@@ -26,6 +26,8 @@ from .test_cases import TOLERANCE, check, compare
 from .test_inner_products import MORE as INNER
 from .test_mutations import replaced
 
+pytestmark = pytest.mark.described
+
 
 def take(patch: pytest.MonkeyPatch, tiles: tuple[int, ...]) -> None:
     """Rows, numbers of j of a step, warps and stages of all kernels that the planner chooses."""
@@ -85,14 +87,12 @@ def rerun(launch: Launch, ptx: str, error: float = 0.0) -> Any:
     return run(ptx, kernel.grid, launch.inputs, like, kernel.name, kernel.shared, error)
 
 
-@pytest.mark.described
 def test_tensor_cores_that_err_as_much_as_they_may(launch: Launch) -> None:
     for error in (1.0, -1.0):
         (got, *_) = rerun(launch, launch.kernel.ptx, error)
         assert 0 < np.abs(got - launch.outputs[0]).max() < 3e-6 * np.abs(launch.outputs[0]).max()
 
 
-@pytest.mark.described
 def test_dropped_waits_and_fences(launch: Launch) -> None:
     """Each barrier, but where copies begin on both sides; all of the others: of those in a row one is enough."""
     text = launch.kernel.ptx
@@ -117,7 +117,6 @@ def test_dropped_waits_and_fences(launch: Launch) -> None:
         rerun(launch, replaced(text, waits, "")[-1])
 
 
-@pytest.mark.described
 def test_wrong_descriptors_and_places(launch: Launch) -> None:
     """Another swizzle or stride, and another place of what is stored: an error, or a wrong number."""
     text, changed = launch.kernel.ptx, []

@@ -34,8 +34,8 @@ TENSOR_PROGRAMS = (*itertools.product((32,), (32, 16), (8, 4, 2)), (16, 32, 1), 
 WARPGROUP_PROGRAMS = ((64, 64, 4), (64, 32, 4))
 # Blocks of j whose long contractions are computed at once, so that a number of i that is loaded serves all of them.
 BLOCKS = (2, 1)
-# Registers of loops over features that the model does not see.
-LOOPS = 10
+# Registers of loops over features that the model does not see, and where inner products stand beside them.
+LOOPS, BESIDE = 10, 16
 # Steps that a part of j has at least, where j is split.
 STEPS_OF_A_PART = 8
 
@@ -145,6 +145,7 @@ def _candidates(
         # Beside accumulators: weights and what they are made of, rows of j, rescaling, sides of inner products.
         tiles = kind.pair * pairs * fragments + kind.row * columns * block_j // threads + kind.shift * pairs * shifted
         tiles += pairs * long.contracted * unroll + kind.block * (unroll - 1) + LOOPS * bool(stages.loops)
+        tiles += BESIDE * bool(features and stages.loops)
         if features and kind is not WARPGROUP:  # which reads both sides from shared memory
             tiles += pairs + (block_i + block_j) * FEATURES // threads
         registers = kind.overhead + int(words * ((held + shorts * pairs) * (1 + nested) + tiles)) + rows * row

@@ -207,7 +207,7 @@ def choose(desc: Description, traced: TracedReduction, platform: str) -> TritonP
     block_j = min(pairs // block_i, longest)
     enough = programs >= wanted or desc.ranges is not None  # the ranges of a cluster are never shared out
     splits = 1 if enough else min(-(-wanted // programs), desc.n // (block_j * unroll * STEPS_OF_A_PART))
-    if not enough and splits < 2 and pairs == warps * LANES and _subroutines(fold):
+    if not enough and splits < 2 and pairs == warps * LANES and best.rows > 1 and _subroutines(fold):
         # Loops of so few steps are unrolled, and around subroutines ptxas then spills, with most registers free, unless
         # all warps stand along j: two rows for each thread, which are more programs of fewer steps.
         block_j = min(longest, pairs)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
 
-from bench import cases, on_gpu, plots, readme, reference, report, run
+from bench import cases, measure, on_gpu, plots, readme, reference, report, run
 from bench.__main__ import arguments, main
 from bench.contenders import Refused, c_loops, contenders
 from lazyjax import Vi, Vj
@@ -55,6 +55,30 @@ def test_a_quick_run(tmp_path, capsys):
     assert "| cKDTree | compared for nearest neighbours only |" in text
     assert "targets are for full ones" in text
     assert "written:" in capsys.readouterr().out
+
+
+def test_sizes_that_fill_a_gpu():
+    square = case_of("gaussian", m=16384, n=16384)
+    assert (on_gpu.larger(square).m, on_gpu.larger(square).n) == (65536, 65536)
+    for kept in (
+        case_of("eager", m=100, n=100),
+        case_of("gaussian", m=1, n=10**6),
+        case_of("gaussian", m=10**5, n=10**5),
+    ):
+        assert on_gpu.larger(kept) == kept
+
+
+def test_a_peer_that_fails_is_reported_and_lazyjax_failing_ends_the_run(monkeypatch):
+    def fails(case: cases.Case, data: cases.Data) -> None:
+        raise ValueError("no such thing\nand more")
+
+    modules = {name: contenders()[name] for name in ("lazyjax", "dense")}
+    monkeypatch.setattr(modules["dense"], "prepare", fails)
+    results = measure.measure(case_of("gaussian"), modules, 1, lambda what: None)
+    assert results["dense"] == {"refused": "failed: ValueError: no such thing"} and results["lazyjax"]["median"] > 0
+    monkeypatch.setattr(modules["lazyjax"], "prepare", fails)
+    with pytest.raises(ValueError, match="no such thing"):
+        measure.measure(case_of("gaussian"), modules, 1, lambda what: None)
 
 
 def test_a_run_on_a_gpu(tmp_path, monkeypatch, capsys):

@@ -19,7 +19,7 @@ from ..kernels_of import run_on
 from .chips import Chip
 from .compiling import Kernel, Program, compile_for, lower_for
 from .hardware import HARDWARE
-from .lowering import TritonCall, triton_calls
+from .lowering import TritonCall, kernel_calls, triton_calls
 from .ptx import run
 
 LAUNCHING = ("pallas_call", "ffi_call")  # primitives that are one kernel
@@ -80,7 +80,10 @@ def _on_gpu(f: Callable[..., Any], args: Sequence[Any], backend: str | None) -> 
     gpu, cpu = (jax.devices(platform)[0] for platform in ("gpu", "cpu"))
     program = f if backend is None else lambda *a: run_on(f, on_backend, *a)
     with jax.default_device(gpu), quiet():
-        return jax.device_put(jax.jit(program)(*jax.device_put(args, gpu)), cpu)
+        arrays = jax.device_put(args, gpu)
+        lowered = jax.jit(program).lower(*arrays)
+        assert kernel_calls(lowered.as_text()) > 0  # or XLA's own code would be what is compared
+        return jax.device_put(lowered.compile()(*arrays), cpu)
 
 
 def launch_all(

@@ -12,7 +12,7 @@ from ._errors import show, static_int
 from ._formula_writer import Alias, declared, in_order, read_alias, written
 from ._lazytensor import LazyTensor
 from ._reduction_names import check_name, reduced
-from ._tape import Tape, join
+from ._tape import join
 from ._variables import checked_array
 
 
@@ -122,8 +122,8 @@ def _as_given(x: Any, dtype: Any) -> Any:
 def _with_all(value: LazyTensor, aliases: Sequence[Alias]) -> LazyTensor:
     """The formula with every declared variable among its leaves: one that it does not read still says how many rows
     there are."""
-    leaves, code, data, nodes = join([t._operand() for t in (value, *(a.tensor() for a in aliases))])
-    return LazyTensor._make(Tape(leaves, tuple(code)), nodes[0], data)
+    tape, data, nodes = join([t._operand() for t in (value, *(a.tensor() for a in aliases))])
+    return LazyTensor._make(tape, nodes[0], data)
 
 
 # The short forms: the role of the output says which axis is reduced.

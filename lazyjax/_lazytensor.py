@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,7 +24,7 @@ from ._ranges import Ranges, checked_form, common_ranges, exchanged
 from ._reduce import Reductions
 from ._solve import Solvers
 from ._symbolic import Calculus
-from ._tape import Instruction, Leaf, Operand, Tape, join, node_avals, result_aval
+from ._tape import Instruction, Leaf, Operand, Tape, append, join, node_avals, result_aval
 from ._variables import (
     Sizes,
     checked_array,
@@ -290,7 +291,7 @@ class LazyTensor(
         operands = [self, *(self._lift(o, name) for o in others)]
         avals = [o._aval for o in operands]
         if row.broadcast:
-            _check_features(name, avals)
+            _check_features(name, tuple(a.shape or (1,) for a in avals))
         check_order(op, name, avals)
         instruction = (op, tuple(sorted(params.items())))
         return extend(instruction, operands, avals, name)
@@ -341,9 +342,9 @@ def check_order(op: str, name: str, avals: Sequence[Any]) -> None:
         raise TypeError(f"{name}: the features are {kinds}, expected real numbers: complex numbers have no order.")
 
 
-def _check_features(name: str, avals: Sequence[Any]) -> None:
+@functools.lru_cache(maxsize=8192)
+def _check_features(name: str, shapes: tuple[tuple[int, ...], ...]) -> None:
     """Features broadcast if their sizes are equal or 1."""
-    shapes = [a.shape or (1,) for a in avals]
     for k in range(1, len(shapes)):
         if len(shapes[0]) != len(shapes[k]) and 1 not in (np.prod(shapes[0]), np.prod(shapes[k])):
             raise ValueError(f"{name}: feature shapes {shapes[0]} and {shapes[k]} have different numbers of axes.")
@@ -359,19 +360,14 @@ def extend(instruction: tuple[str, Any], operands: Sequence[LazyTensor], avals: 
     sizes = operands[0]._sizes
     for operand in operands[1:]:
         sizes = common_sizes(sizes, operand._sizes, name)
-    leaves, code, data, nodes = join([o._operand() for o in operands])
-    new = Instruction(*instruction, tuple(nodes))
+    tape, data, nodes = join([o._operand() for o in operands])
+    new = Instruction(*instruction, nodes)
     try:
         aval = result_aval(new, avals)
     except TypeError as error:
         kinds = ", ".join(show(a) for a in avals)
         raise TypeError(f"{name} is not defined for features {kinds}: {str(error).splitlines()[0]}") from None
-    try:
-        node = code.index(new)
-    except ValueError:
-        code.append(new)
-        node = len(code) - 1
-    return LazyTensor._make(Tape(leaves, tuple(code)), node, data, aval, sizes, common_ranges(operands, name))
+    return LazyTensor._make(*append(tape, new), data, aval, sizes, common_ranges(operands, name))
 
 
 def Vi(x: Any, dim: Any = None, *, feature_ndim: Any = 1) -> LazyTensor:

@@ -28,6 +28,8 @@ def reduce_axis(tensor: Any, axis: Any, dim: Any, default: Any, method: str) -> 
         raise ValueError(f"{method}: axis={axis!r} and dim={dim!r} are two names of the same thing; give one.")
     axis = dim if axis is None else axis
     axis = default if axis is None else axis
+    if isinstance(axis, str) and axis in ("i", "j", "ij"):
+        return axis
     shape, nbatch = tensor._shape, tensor.nbatchdims
     expected = (
         f"expected {nbatch} or 'i' for the i axis, {nbatch + 1} or 'j' for the j axis"
@@ -41,8 +43,6 @@ def reduce_axis(tensor: Any, axis: Any, dim: Any, default: Any, method: str) -> 
             return "ij"
         raise ValueError(f"{method}: axis={axis!r}, {expected}, or ('i', 'j') for both.")
     if isinstance(axis, str):
-        if axis in ("i", "j", "ij"):
-            return axis
         raise ValueError(f"{method}: axis={axis!r}, {expected}.")
     k = static_int(axis, "axis", method)
     k = k + len(shape) if k < 0 else k
@@ -71,6 +71,8 @@ class Options(NamedTuple):
     precision: Literal["fast", "exact"] = "fast"
 
 
+_NONE = Options(None, True, Accumulation(None, "auto"))
+
 _REFUSED = {
     "device_id": "move the data with jax.device_put(x, jax.devices()[k])",
     "out": "JAX arrays are immutable: use the returned array",
@@ -87,6 +89,8 @@ _ACCUMULATORS = ("float32", "float64")
 
 def read_options(options: dict[str, Any], method: str, reduction: Any) -> Options:
     """Every option is honoured, or refused with what to do instead."""
+    if not options:
+        return _NONE
     options = dict(options)
     options.pop("enable_chunks", None)  # cannot change a result
     backend, keepdims = options.pop("backend", None), options.pop("keepdims", True)

@@ -99,8 +99,7 @@ def reduce_tensors(
         sizes = head._sizes
         for t in tensors[1:]:
             sizes = common_sizes(sizes, t._sizes, type(reduction).__name__)
-        leaves, code, data, numbers = join([t._operand() for t in tensors])
-        tape, nodes = Tape(leaves, tuple(code)), tuple(numbers)
+        tape, data, nodes = join([t._operand() for t in tensors])
     request = Request(tape, nodes, reduction, axis, backend, drop, pick, ranges is not None, precision)
     return _run(request, *data, *(ranges or ()))
 

@@ -101,33 +101,58 @@ class Operand(NamedTuple):
     data: tuple[Any, ...]
 
 
-def join(operands: Sequence[Operand]) -> tuple[tuple[Leaf, ...], list[Instruction], tuple[Any, ...], list[int]]:
-    """One set of leaves and instructions for several operands: the same array is one leaf, the same operation one
-    instruction.  Also returns the node of each operand."""
+def join(operands: Sequence[Operand]) -> tuple[Tape, tuple[Any, ...], tuple[int, ...]]:
+    """One tape for several operands: the same array is one leaf, the same operation one instruction.  Also returns the
+    data of its leaves and the node of each operand."""
     first = operands[0]
-    leaves, code, data = list(first.tape.leaves), list(first.tape.code), list(first.data)
-    nodes = [first.node]
     if all(o.tape is first.tape and o.data is first.data for o in operands):
-        return first.tape.leaves, code, first.data, [o.node for o in operands]
-    known_leaf = {(id(d), leaf): -1 - k for k, (d, leaf) in enumerate(zip(data, leaves, strict=True))}
+        return first.tape, first.data, tuple(o.node for o in operands)
+    data = [d for o in operands for d in o.data]
+    place: dict[int, int] = {}
+    same = tuple(place.setdefault(id(d), k) for k, d in enumerate(data))
+    tape, kept, nodes = _joined(tuple((o.tape, o.node) for o in operands), same)
+    return tape, tuple(data[k] for k in kept), nodes
+
+
+# An eager call writes its formula anew; what does not depend on the data is remembered.
+@functools.lru_cache(maxsize=8192)
+def _joined(
+    operands: tuple[tuple[Tape, int], ...], same: tuple[int, ...]
+) -> tuple[Tape, tuple[int, ...], tuple[int, ...]]:
+    """`join` of tapes and nodes.  same: of all their data one after the other, where each stands first.  Also returns
+    which of the data are kept."""
+    (tape, node), *others = operands
+    leaves, code, nodes = list(tape.leaves), list(tape.code), [node]
+    kept = list(range(len(leaves)))
+    known_leaf = {(same[k], leaf): -1 - k for k, leaf in enumerate(leaves)}
     known = {instruction: k for k, instruction in enumerate(code)}
-    for operand in operands[1:]:
+    place = len(leaves)
+    for tape, node in others:
         number: dict[int, int] = {}
-        for k, (d, leaf) in enumerate(zip(operand.data, operand.tape.leaves, strict=True)):
-            key = (id(d), leaf)
+        for k, leaf in enumerate(tape.leaves):
+            key = (same[place], leaf)
             if key not in known_leaf:
                 leaves.append(leaf)
-                data.append(d)
+                kept.append(place)
                 known_leaf[key] = -len(leaves)
             number[-1 - k] = known_leaf[key]
-        for k, (op, params, inputs) in enumerate(operand.tape.code):
+            place += 1
+        for k, (op, params, inputs) in enumerate(tape.code):
             instruction = Instruction(op, params, tuple(number[n] for n in inputs))
             if instruction not in known:
                 code.append(instruction)
                 known[instruction] = len(code) - 1
             number[k] = known[instruction]
-        nodes.append(number[operand.node])
-    return tuple(leaves), code, tuple(data), nodes
+        nodes.append(number[node])
+    return Tape(tuple(leaves), tuple(code)), tuple(kept), tuple(nodes)
+
+
+@functools.lru_cache(maxsize=8192)
+def append(tape: Tape, instruction: Instruction) -> tuple[Tape, int]:
+    """The tape with one more instruction, unless it has it, and the node of that."""
+    if instruction in tape.code:
+        return tape, tape.code.index(instruction)
+    return Tape(tape.leaves, (*tape.code, instruction)), len(tape.code)
 
 
 def _run(instruction: Instruction, inputs: Sequence[Any]) -> Any:

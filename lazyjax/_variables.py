@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
@@ -40,13 +41,16 @@ def checked_array(x: Any, name: str) -> Any:
             raise TypeError(f"{name}: expected an array, got {show(x)}. Pass a NumPy or JAX array.") from error
         if x.dtype.kind in "OSU":
             raise TypeError(f"{name}: expected an array, got {show(given)}. Pass a NumPy or JAX array.")
-    dtype = x.dtype
-    known = not jnp.issubdtype(dtype, jax.dtypes.extended) and np.dtype(dtype).name in DTYPES
-    if not known:
+    if not _known(x.dtype):
         raise TypeError(
-            f"{name}: dtype {dtype} of {show(x)} is not one that a formula can hold. Use one of {', '.join(DTYPES)}."
+            f"{name}: dtype {x.dtype} of {show(x)} is not one that a formula can hold. Use one of {', '.join(DTYPES)}."
         )
     return x
+
+
+@functools.lru_cache(maxsize=256)
+def _known(dtype: Any) -> bool:
+    return not jnp.issubdtype(dtype, jax.dtypes.extended) and np.dtype(dtype).name in DTYPES
 
 
 def number_leaf(x: Any, name: str) -> tuple[Leaf, Any]:
@@ -159,9 +163,16 @@ def leaf_aval(leaf: Leaf, x: Any) -> jax.ShapeDtypeStruct:
     if not hasattr(x, "shape"):  # a Python number, or the kind that JAX makes of one inside a jaxpr
         aval = jax.typeof(x)
         return jax.ShapeDtypeStruct((), aval.dtype, weak_type=aval.weak_type)
-    shape = tuple(x.shape[x.ndim - leaf.feature_ndim :])
-    dtype = jax.dtypes.canonicalize_dtype(x.dtype)
-    return jax.ShapeDtypeStruct(shape, dtype, weak_type=bool(getattr(x, "weak_type", False)))
+    shape = x.shape
+    return _aval(
+        shape[len(shape) - leaf.feature_ndim :], jax.dtypes.canonicalize_dtype(x.dtype),
+        bool(getattr(x, "weak_type", False)),
+    )  # fmt: skip
+
+
+@functools.lru_cache(maxsize=8192)
+def _aval(shape: tuple[Any, ...], dtype: Any, weak: bool) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(shape, dtype, weak_type=weak)
 
 
 def leaf_sizes(leaf: Leaf, x: Any) -> tuple[tuple[Any, ...], Any]:

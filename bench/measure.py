@@ -19,6 +19,8 @@ from .contenders import Refused, Run
 
 Results = dict[str, dict[str, Any]]
 
+OURS = ("lazyjax", "lazyjax-512")  # in every case
+
 BUDGET = 2.0  # seconds of warmed calls for a contender; slow ones get LEAST runs whatever they take
 LEAST = 3
 SAMPLE = 5e-3  # calls that are shorter are timed several at once
@@ -53,9 +55,9 @@ def measure(case: Case, modules: dict[str, ModuleType], repeats: int, say: Calla
         try:
             if (reason := module.missing()) is not None:
                 raise Refused(reason)
-            if case.beside and name not in ("lazyjax", *case.beside):
+            if case.beside and name not in (*OURS, *case.beside):
                 raise Refused(f"not compared in this case: {', '.join(case.beside)} are")
-            if case.work > PROBED and name != "lazyjax":
+            if case.work > PROBED and name not in OURS:
                 _probe(case, arrays, module)
             entries[name], results[name] = _first(case, arrays, module)
         except Refused as refused:

@@ -224,7 +224,7 @@ def test_plots(tmp_path):
 def test_unknown_names_are_refused():
     with pytest.raises(SystemExit, match="no case has such a name"):
         run.chosen_cases(["gauss cube"], quick=False)
-    with pytest.raises(SystemExit, match="there are lazyjax, KeOps"):
+    with pytest.raises(SystemExit, match="there are lazyjax, lazyjax-512, KeOps"):
         run.chosen_contenders(["keops"])
     assert [c.name for c in run.chosen_cases(["argmin, D = 3"], quick=False)] == ["argmin, D = 3"]
     assert arguments().parse_args(["--only", "a", "b"]).only == ["a", "b"]

@@ -8,7 +8,17 @@ from types import ModuleType
 from .contract import Refused, Run
 
 # In the order of the tables. A module has NAME, missing() and prepare(case, data).
-MODULES = ("lazy", "keops", "dense", "mapped", "c_loops", "numba_loops", "neighbours_sklearn", "neighbours_scipy")
+MODULES = (
+    "lazy",
+    "lazy_wide",
+    "keops",
+    "dense",
+    "mapped",
+    "c_loops",
+    "numba_loops",
+    "neighbours_sklearn",
+    "neighbours_scipy",
+)
 
 __all__ = ["Refused", "Run", "contenders"]
 

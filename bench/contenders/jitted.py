@@ -19,14 +19,14 @@ def x64(case: Case) -> contextlib.AbstractContextManager[Any]:
     return jax.enable_x64(case.dtype == "float64")
 
 
-def jitted(fn: Callable[..., Any], case: Case, data: Data) -> Run:
+def jitted(fn: Callable[..., Any], case: Case, data: Data, options: dict[str, Any] | None = None) -> Run:
     with x64(case):
         arrays = [jnp.asarray(a) for a in data.values()]
     compiled: list[Any] = []
 
     def compile() -> dict[str, int]:
         with x64(case):
-            compiled.append(jax.jit(fn).lower(*arrays).compile())
+            compiled.append(jax.jit(fn).lower(*arrays).compile(options))
         sizes = compiled[0].memory_analysis()
         temporary = int(sizes.temp_size_in_bytes)
         if temporary > 0.7 * memory_available():

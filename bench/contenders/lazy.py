@@ -37,9 +37,8 @@ def attention(q: Any, k: Any, v: Any) -> Any:
     return ((Vi(q) | Vj(k)) * q.shape[-1] ** -0.5).sumsoftmaxweight(Vj(v), axis=1)
 
 
-def prepare(case: Case, data: Data) -> Run:
-    if case.problem == "eager":
-        return eager(gaussian, data)
+def function(case: Case) -> Any:
+    """The problem as a function of arrays."""
     problems = {
         "gaussian": gaussian,
         "gradient_x": derivatives.gradient_x(gaussian),
@@ -52,4 +51,8 @@ def prepare(case: Case, data: Data) -> Run:
         "batched": jax.vmap(gaussian),
         "matern": derivatives.value_and_gradient_x(matern),
     }
-    return jitted(problem(problems, case, NAME), case, data)
+    return problem(problems, case, NAME)
+
+
+def prepare(case: Case, data: Data) -> Run:
+    return eager(gaussian, data) if case.problem == "eager" else jitted(function(case), case, data)

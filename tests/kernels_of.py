@@ -77,15 +77,15 @@ def on_pallas(**tiles: int) -> Run:
     return run
 
 
-def on_groups(**tiles: int) -> Run:
-    """Group minima for selections of scalar values, where the planner may choose them; lanes for the rest."""
+def on_selections(shape: Any, **tiles: int) -> Run:
+    """A shape of selections of scalar values, where the planner may choose it; lanes for the rest."""
 
     def run(desc: Description, args: Sequence[jax.Array]) -> Sequence[jax.Array]:
         reduction = desc.reduction
         selects = isinstance(reduction, Selection) and reduction.group_reduction() is not None
         selects = selects and all(v.size == 1 for v in desc.pair.out_avals)
-        groups = XlaPlan("groups", tile_i=16, unroll=4, problems=1, **tiles)  # type: ignore[arg-type]
-        return xla.lower(desc, groups if selects else XlaPlan("lanes", tile_i=16))(*args)
+        plan = XlaPlan(shape, tile_i=16, unroll=4, **tiles)  # type: ignore[arg-type]
+        return xla.lower(desc, plan if selects else XlaPlan("lanes", tile_i=16))(*args)
 
     return run
 
@@ -110,8 +110,9 @@ RUNS: dict[str, Run] = {
     "lanes, short i, few problems together": on_xla(XlaPlan("lanes", tile_i=4, unroll=2, segments=6, problems=2)),
     "block": on_xla(XlaPlan("block", tile_i=16, tile_j=8, problems=1)),
     "block, whole": on_xla(XlaPlan("block", tile_i=64, tile_j=64)),
-    "groups": on_groups(tile_j=5),
-    "groups, sorted lists": on_groups(tile_j=6, inserted=2),
+    "groups": on_selections("groups", tile_j=5, problems=1),
+    "groups, sorted lists": on_selections("groups", tile_j=6, inserted=2, problems=1),
+    "sorted lists": on_selections("sorted lists", inserted=2, problems=2),
     "as planned for many pairs": on_planned,
     "pallas-triton, interpreted": on_pallas(block_i=16, block_j=16),
 }

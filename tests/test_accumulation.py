@@ -74,7 +74,7 @@ def _cancelling(scales: Any, terms: Any, **options: Any) -> Any:
     return (Vi(scales) * Vj(terms)).sum(axis=1, **options)
 
 
-@pytest.mark.parametrize("kernel", [kernel for kernel in RUNS if kernel != "groups, sorted lists"])  # sums have none
+@pytest.mark.parametrize("kernel", [kernel for kernel in RUNS if "sorted lists" not in kernel])  # sums have none
 def test_compensation_survives_every_kernel(kernel):
     """No compiler has simplified (a + b) - a to b: then the result would be that of a plain sum, which is far off."""
     exact = SCALES * CANCELLING.astype(float).sum()

@@ -81,8 +81,11 @@ def test_numbers_in_order() -> None:
         (127, 8192, 32, "groups", 0),  # too few rows to fill vectors
         (128, 8192, 32, "groups", 4),
         (128, 16384, 33, "groups", 0),  # too many numbers
-        (4096, 255, 10, "block", 0),  # too few pairs for a longer program
-        (4096, 256, 10, "groups", 8),
+        (4096, 640, 10, "sorted lists", 16),  # twenty groups of 32, of which ten would be chosen
+        (4096, 641, 10, "groups", 8),
+        (128, 2559, 10, "sorted lists", 16),  # few pairs, for which groups are not worth compiling
+        (128, 2560, 10, "groups", 8),
+        (128, 511, 10, "block", 0),  # too few pairs for a longer program
         (127, 4096, 16, "groups", 0),
         (127, 4095, 16, "block", 0),  # XLA's top_k selects, and groups save little
         (4096, 9600, 100, "groups", 0),
@@ -95,9 +98,17 @@ def test_where_lists_are_planned(m: int, n: int, k: int, shape: str, inserted: i
     assert (found.plan.tiles.shape, found.plan.tiles.inserted) == (shape, inserted)
 
 
+@pytest.mark.parametrize("batch, m, lists", [(8, 16, True), (7, 16, False), (60, 15, False)])
+def test_where_problems_share_lists(batch: int, m: int, lists: bool) -> None:
+    """Together they have 128 lanes, of at least 16 rows each."""
+    x, y = jax.ShapeDtypeStruct((batch, m, 2), jnp.float32), jax.ShapeDtypeStruct((batch, 600, 2), jnp.float32)
+    (found,) = explain(jax.vmap(lambda x, y: Vi(x).sqdist(Vj(y)).argKmin(5, axis=1)), x, y)
+    assert (found.plan.tiles.shape == "sorted lists") == lists
+
+
 @pytest.mark.parametrize("m, n, k", [(300, 3600, 7), (21000, 50, 5), (131072, 8, 11)])
 def test_as_planned(m: int, n: int, k: int) -> None:
-    """Groups with a rest, all groups because they are few, fewer numbers than are wanted."""
+    """Groups with a rest, sorted lists of all values because they are few, fewer numbers than are wanted."""
     r = np.random.default_rng(n)
     x, y = r.integers(-40, 40, (m, 1)).astype("f4"), r.integers(-40, 40, (n, 1)).astype("f4")
     y[r.integers(0, n, n // 8)] = np.inf
@@ -115,8 +126,10 @@ def test_as_planned(m: int, n: int, k: int) -> None:
         np.testing.assert_array_equal(got, known)
 
 
-def test_a_batch_of_problems() -> None:
+@pytest.mark.parametrize("batch, m, n", [(2, 1100, 1000), (3000, 17, 41), (3, 5000, 33)])
+def test_a_batch_of_problems(batch: int, m: int, n: int) -> None:
+    """Groups, problem after problem; sorted lists of many problems together; of several tiles of each."""
     r = np.random.default_rng(1)
-    x, y = r.integers(-9, 9, (2, 1100, 1)).astype("f4"), r.integers(-9, 9, (2, 1000, 1)).astype("f4")
+    x, y = r.integers(-9, 9, (batch, m, 1)).astype("f4"), r.integers(-9, 9, (batch, n, 1)).astype("f4")
     got = jax.vmap(lambda x, y: (Vi(x) - Vj(y)).abs().argKmin(4, axis=1))(x, y)
     np.testing.assert_array_equal(got, np.argsort(np.abs(x - y.swapaxes(1, 2)), 2, kind="stable")[..., :4])

@@ -38,9 +38,9 @@ def _gradients(f: Any) -> Any:
 SAMPLE = [*TANGENTS, *(case for case in CASES if case.name in ("argmin", "argKmin"))]
 # The other shapes of the tiled loop differ in how they walk, which values alone show.
 INTERPRETED = "pallas-triton, interpreted"
-GROUPS = ("groups", "groups, sorted lists")
+SELECTIONS = ("groups", "groups, sorted lists", "sorted lists")
 WITH_GRADIENTS = ("lanes", "as planned for many pairs")
-WITH_BATCHES = (*WITH_GRADIENTS, INTERPRETED, "block", "dense", "lanes, short i, few problems together")
+WITH_BATCHES = (*WITH_GRADIENTS, INTERPRETED, "block", "dense", "lanes, short i, few problems together", "sorted lists")
 
 
 # Optimised as users' programs are; so are blocks in every other test. The other sizes show how the same loops walk,
@@ -74,7 +74,7 @@ def _worth(case: Case, kernel: str) -> bool:
     """Groups are lanes where nothing is selected, blocks are what small problems take in every other test, what is
     interpreted is compiled and emulated for every case (`tests/gpu/compiled`), and the second sizes of a shape show
     what they do on every fourth case."""
-    if kernel.startswith("groups"):
+    if kernel in SELECTIONS:
         return any(part in case.name for part in ("min", "max"))
     if kernel == INTERPRETED:
         return case in SAMPLE
@@ -154,7 +154,7 @@ def test_groups_that_fill_a_stretch_exactly(n: int) -> None:
     lists of three, six groups are all looked at, and of ten some."""
     case = next(c for c in CASES if c.name == "argKmin")
     args = arguments(5, n)
-    ours = jax.jit(lambda *a: [run_on(case.ours, RUNS[kernel], *a) for kernel in GROUPS])
+    ours = jax.jit(lambda *a: [run_on(case.ours, RUNS[kernel], *a) for kernel in SELECTIONS])
     for got in ours(*args):
         np.testing.assert_array_equal(got, case.dense(*args))
 
@@ -172,7 +172,7 @@ def test_groups_of_nothing_but_nan(method: str) -> None:
         return K.argmin(axis="j") if method == "argmin" else K.argKmin(3, axis="j")
 
     want = {"argmin": [[9], [-1], [25]], "argKmin": [[9, 10, 11], [-1, -1, -1], [25, 9, 10]]}[method]
-    for got in jax.jit(lambda y: [run_on(ours, RUNS[kernel], y) for kernel in GROUPS])(y):
+    for got in jax.jit(lambda y: [run_on(ours, RUNS[kernel], y) for kernel in SELECTIONS])(y):
         np.testing.assert_array_equal(got, np.broadcast_to(np.asarray(want)[:, None], got.shape))
 
 

@@ -3,7 +3,8 @@
 Shapes of the same loop, in a file each.  `lanes`: one vector of i's per feature, a chunk of j's unrolled as scalars, so
 that XLA emits a single fused, vectorised and multi-threaded loop with no array of pairs.  `products`: the weights of a
 chunk, then a matrix product with numbers of j.  `groups`: the smallest, or the K smallest, which first looks only at
-the minimum of every group of j's.  `passes`: a maximum, then sums of exponentials, each in one of the other shapes.
+the minimum of every group of j's; `sorted lists`: the K smallest, at every value.  `passes`: a maximum, then sums of
+exponentials, each in one of the other shapes.
 `long`, `long products`, `long selection`: lanes of i where features are long, by loops over them and matrix products.
 `block`: the pair function is mapped over an (i, j) tile, whatever it holds, and the tile is reduced at once.
 """
@@ -30,6 +31,7 @@ from .long_selection import LongSelection
 from .passes import two_passes
 from .plan import XlaPlan, choose
 from .products import Products
+from .sorted_lists import SortedLists
 
 name = "xla"
 
@@ -38,6 +40,7 @@ SHAPES = {
     "products": Products,
     "block": Block,
     "groups": Groups,
+    "sorted lists": SortedLists,
     "long": Long,
     "long products": LongProducts,
     "long selection": LongSelection,

@@ -41,6 +41,9 @@ SMALL = 1 << 10
 INSERTED = 32
 INSERTED_ROWS = 128
 EXCHANGES = 256
+# Lanes of sorted lists, of several problems together; and rows that a problem then has at least.
+SORTED = 4096
+LEAST_SORTED = 16
 
 # Rows from which lanes are filled where features are long.
 LEAST_ROWS = 64
@@ -50,17 +53,19 @@ LEAST_ROWS = 64
 class XlaPlan:
     """Tiles of the `xla` kernel."""
 
-    shape: Literal["lanes", "products", "block", "groups", "passes", "long", "long products", "long selection"]
+    shape: Literal[
+        "lanes", "products", "block", "groups", "sorted lists", "passes", "long", "long products", "long selection"
+    ]
     tile_i: int
     tile_j: int = 0  # block: pairs of one row that are held at once; groups: minima of one row; long: j's of a chunk
-    unroll: int = 1  # lanes: j's written out in the loop body; products: j's of a chunk; groups: pairs of a group
+    unroll: int = 1  # lanes: j's written out in the loop body; products, sorted lists: of a chunk; groups: of a group
     segments: int = 1  # lanes: parts of j that run side by side where i alone is too short
     group: int = 256  # lanes: chunks that are summed before they meet the total
     elementary: bool = False  # exp, sin, cos, tan of float32 by `elementary`, where the platform's are slow
     joined: bool = False  # lanes: one loop computes all results, see `fusion.as_one`
     angles: bool = False  # lanes: sin, cos, tan first look whether all angles are small
     chunk: int = 0  # long selection: j's of a chunk, tile_j being those that are held
-    inserted: int = 0  # groups, long selection: values that enter sorted lists at once, see `insertion`; 0: top_k
+    inserted: int = 0  # of the K smallest: values that enter sorted lists at once, see `insertion`; 0: top_k
     features: int = 0  # long: features, or j's, that one step of a loop takes
     kept: Kept = dataclasses.field(default_factory=Kept)  # lanes, products: what is computed first, see `sharing`
     passes: tuple[XlaPlan, ...] = ()  # passes: the plan of each
@@ -124,7 +129,7 @@ def _planned(desc: Description, cost: int | str, platform: str) -> XlaPlan:
     if _pairs(desc) <= SMALL:
         return _block(desc, "few pairs: compiling would take longer than running")
     if isinstance(desc.reduction, Selection) and desc.reduction.group_reduction() is not None:
-        plan = _groups(desc, cost, platform)
+        plan = _selection(desc, cost, platform)
         if plan is not None:
             return plan
         if desc.reduction.k > 1:
@@ -289,13 +294,34 @@ def _block(desc: Description, reason: str) -> XlaPlan:
     return XlaPlan("block", tile_i, tile_j=tile_j, problems=together, reason=reason)
 
 
+def _selection(desc: Description, cost: int, platform: str) -> XlaPlan | None:
+    """Sorted lists or group minima, whichever looks at fewer values."""
+    assert isinstance(desc.reduction, Selection)
+    scalar = all(math.prod(v.shape) == 1 for v in desc.pair.out_avals)
+    if not (scalar and isinstance(desc.m, int) and isinstance(desc.n, int) and cost <= SCALARS):
+        return None
+    lists = _sorted_lists(desc, desc.reduction.k, platform)
+    if lists is not None and desc.n <= 2 * desc.reduction.k * lists.unroll:
+        return lists
+    return _groups(desc, cost, platform) or lists
+
+
+def _sorted_lists(desc: Description, k: int, platform: str) -> XlaPlan | None:
+    """Sorted lists of every value, of several problems at once where those are small."""
+    tile = _balanced(desc.m, SORTED)
+    together = max(1, SORTED // tile)
+    problems = math.prod(desc.batch) if all(isinstance(b, int) for b in desc.batch) else 1
+    inserted = _inserted(k, tile * min(together, problems), platform, loops=1)
+    if not inserted or k == 1 or tile < LEAST_SORTED or _pairs(desc) < LARGE // 16:
+        return None
+    return XlaPlan("sorted lists", tile, unroll=2 * inserted, inserted=inserted, problems=together, elementary=True,
+                   reason="every value enters a sorted list")  # fmt: skip
+
+
 def _groups(desc: Description, cost: int, platform: str) -> XlaPlan | None:
     """Group minima, where there are so many pairs that looking again at K groups costs little."""
     assert isinstance(desc.reduction, Selection)
     k, m, n = desc.reduction.k, desc.m, desc.n
-    scalar = all(math.prod(v.shape) == 1 for v in desc.pair.out_avals)
-    if not (scalar and isinstance(m, int) and isinstance(n, int) and cost <= SCALARS):
-        return None
     inserted = _inserted(k, m, platform, loops=2)
     group = _power_of_two(8 * UNROLLED // cost, 8, 64)
     if k == 1:

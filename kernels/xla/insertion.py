@@ -7,7 +7,7 @@ comparison and four selections for each place of the list, for a vector of lanes
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -70,6 +70,17 @@ class Insertion:
             return two(k, lists, apart(step + s, lambda: lax.dynamic_slice_in_dim(values, k * both, both)))
 
         return lax.fori_loop(0, steps, body, lists)
+
+    def of_all(self, n: int, chunk: int, values: Callable[[Any], jax.Array]) -> Lists:
+        """The lists of n values of each lane: values(first) are those of a chunk from `first` on, (chunk, lanes)."""
+        steps = -(-n // chunk)
+
+        def body(s: Any, lists: Lists) -> Lists:
+            first = (steps - 1 - s) * chunk
+            some = apart(s, lambda: values(first))
+            return self.add(s, lists, some, jnp.asarray(first, self.traced.index_dtype), n if n % chunk else None)
+
+        return lax.fori_loop(0, steps, body, self.neutral())
 
     def _leaves(self, lists: Sequence[jax.Array]) -> list[Tiles]:
         cuts = np.cumsum([0, *(a.size for a in self.traced.acc_avals)])

@@ -19,8 +19,7 @@ from ..description import Description
 from ..pairs import pad_leading, padded_size
 from ..reduction import Selection, TracedReduction, trace
 from ..scalarize import broadcast_tile, evaluate, tiles
-from .fusion import apart
-from .insertion import Insertion, Lists
+from .insertion import Insertion
 from .long import Acc, Long
 
 GROUP = 32
@@ -90,15 +89,8 @@ class LongSelection(Long):
 
     def _inserted(self, columns: Sequence[jax.Array]) -> Acc:
         """Every value enters the sorted list of its lane."""
-        n, chunk, dtype = self.desc.n, self.plan.chunk, self.desc.index_dtype
-        steps = -(-n // chunk)
-
-        def body(s: Any, lists: Lists) -> Lists:
-            first = (steps - 1 - s) * chunk
-            values = apart(s, lambda: self._values(columns, first, chunk))
-            return self.insertion.add(s, lists, values, jnp.asarray(first, dtype), n if n % chunk else None)
-
-        lists = lax.fori_loop(0, steps, body, self.insertion.neutral())
+        chunk = self.plan.chunk
+        lists = self.insertion.of_all(self.desc.n, chunk, lambda first: self._values(columns, first, chunk))
         return self._unpack(self.insertion.arrays(lists), self.traced.acc_avals)
 
     def _values(self, columns: Sequence[jax.Array], row: Any, length: int) -> jax.Array:

@@ -19,8 +19,7 @@ from ..reduction import Selection, TracedReduction
 from ..scalarize import Arithmetic, Tiles, broadcast_tile, evaluate, tiles
 from .block import Block, Flat
 from .elementary import FUNCTIONS
-from .fusion import apart
-from .insertion import Insertion, Lists
+from .insertion import Insertion
 
 
 class SortedLists(Block):
@@ -34,17 +33,9 @@ class SortedLists(Block):
 
     def __call__(self, args: Sequence[jax.Array]) -> Flat:
         desc, chunk = self.desc, self.plan.unroll
-        size = padded_size(desc.n, chunk)
-        padded = [pad_leading(x, size - desc.n) if r == "j" else x for x, r in zip(args, desc.roles, strict=True)]
-        steps = size // chunk
-
-        def body(s: Any, lists: Lists) -> Lists:
-            first = (steps - 1 - s) * chunk
-            values = apart(s, lambda: self._values(padded, first))
-            end = desc.n if desc.n < size else None
-            return self.insertion.add(s, lists, values, jnp.asarray(first, desc.index_dtype), end)
-
-        lists = lax.fori_loop(0, steps, body, self.insertion.neutral())
+        extra = padded_size(desc.n, chunk) - desc.n
+        padded = [pad_leading(x, extra) if r == "j" else x for x, r in zip(args, desc.roles, strict=True)]
+        lists = self.insertion.of_all(desc.n, chunk, lambda first: self._values(padded, first))
         return [jnp.moveaxis(x, -1, 0) for x in self.insertion.arrays(lists)]
 
     def _values(self, args: Sequence[jax.Array], first: Any) -> jax.Array:

@@ -91,6 +91,7 @@ def table() -> list[Case]:
         Case("argKmin 10, D = 3", "argkmin", N, N, 3, bars=bars(KeOps=3, scikit_learn=3), memory=True),
         Case("argKmin 10, D = 10", "argkmin", N, N, 10, bars=bars(KeOps=2, scikit_learn=2)),
         Case("argKmin 10, D = 64", "argkmin", N_WIDE, N_WIDE, 64, bars=bars(KeOps=3, scikit_learn=0.7)),
+        Case("argKmin 10, vmap of 1000", "batched_argkmin", 100, 100, 3, batch=1000, beside=few),
         Case("logsumexp, D = 3", "logsumexp", N, N, 3, bars=bars(KeOps=12, dense=5)),
         Case("attention, D = 64", "attention", N_WIDE, N_WIDE, 64, e=64, bars=bars(KeOps=10, dense=1.5)),
         gaussian("1 x 1e6", 1, 10**6, **thin),
@@ -132,7 +133,7 @@ def data(case: Case, seed: int = 0) -> Data:
         return {"q": normal(case.m, case.d), "k": normal(case.n, case.d), "v": normal(case.n, case.e)}
     near = 1 / math.sqrt(case.d)  # |x - y|^2 is about 2
     arrays = {"x": normal(case.m, case.d, scale=near), "y": normal(case.n, case.d, scale=near)}
-    if case.problem not in ("argmin", "argkmin", "logsumexp"):
+    if case.problem not in ("argmin", "argkmin", "batched_argkmin", "logsumexp"):
         arrays["b"] = normal(case.n, case.e)
     if case.problem in ("gradient_x", "gradients", "matern"):
         arrays["g"] = normal(case.m, case.e)  # the cotangent of the sums

@@ -134,6 +134,13 @@ def batched(case: Case, a: Data, outs: list[np.ndarray]) -> list[float]:
     return [_relative(outs[0][problems], expected)]
 
 
+def batched_argkmin(case: Case, a: Data, outs: list[np.ndarray]) -> list[float]:
+    found = []
+    for p in _sample(case.batch):
+        found += argkmin(case, {name: x[p] for name, x in a.items()}, [outs[0][p]])
+    return found
+
+
 def matern(case: Case, a: Data, outs: list[np.ndarray]) -> list[float]:
     """(1 + r) exp(-r) has the gradient -exp(-r) (x - y)."""
     rows = _sample(case.m)
@@ -158,5 +165,6 @@ ERRORS: dict[str, Callable[[Case, Data, list[np.ndarray]], list[float]]] = {
     "logsumexp": logsumexp,
     "attention": attention,
     "batched": batched,
+    "batched_argkmin": batched_argkmin,
     "matern": matern,
 }

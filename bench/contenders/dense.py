@@ -39,16 +39,18 @@ def attention(q: Any, k: Any, v: Any) -> Any:
 def prepare(case: Case, data: Data) -> Run:
     if case.problem == "eager":
         return eager(jax.jit(gaussian), data)
+    argkmin = lambda x, y: jax.lax.top_k(-_distance(x, y), case.k)[1]  # noqa: E731
     problems = {
         "gaussian": gaussian,
         "gradient_x": derivatives.gradient_x(gaussian),
         "gradients": derivatives.gradients(gaussian),
         "hvp": derivatives.hessian_vector_product(gaussian),
         "argmin": lambda x, y: _distance(x, y).argmin(1)[:, None],
-        "argkmin": lambda x, y: jax.lax.top_k(-_distance(x, y), case.k)[1],
+        "argkmin": argkmin,
         "logsumexp": lambda x, y: jax.nn.logsumexp(-_distance(x, y), axis=1, keepdims=True),
         "attention": attention,
         "batched": jax.vmap(gaussian),
+        "batched_argkmin": jax.vmap(argkmin),
         "matern": derivatives.value_and_gradient_x(matern),
     }
     return jitted(problem(problems, case, NAME), case, data)

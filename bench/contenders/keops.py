@@ -45,8 +45,11 @@ def prepare(case: Case, data: Data) -> Run:
         value, gradient = _sum(_MATERN, case), _sum(f"Grad({_MATERN},x,g)", case)
         return lambda *args: (value(*args), gradient(*args))
 
+    def batched_distance(x: Any, y: Any) -> Any:
+        return LazyTensor(x[:, :, None, :]).sqdist(LazyTensor(y[:, None, :, :]))
+
     def batched(x: Any, y: Any, b: Any) -> Any:
-        return (-LazyTensor(x[:, :, None, :]).sqdist(LazyTensor(y[:, None, :, :]))).exp() @ b
+        return (-batched_distance(x, y)).exp() @ b
 
     def attention(q: Any, k: Any, v: Any) -> Any:
         return ((Vi(q) | Vj(k)) * case.d**-0.5).sumsoftmaxweight(Vj(v), axis=1)
@@ -61,6 +64,7 @@ def prepare(case: Case, data: Data) -> Run:
         "logsumexp": lambda: lambda x, y: (-distance(x, y)).logsumexp(axis=1),
         "attention": lambda: attention,
         "batched": lambda: batched,
+        "batched_argkmin": lambda: lambda x, y: batched_distance(x, y).argKmin(case.k, axis=2),
         "matern": matern,
     }
     make, arrays = problem(problems, case, NAME), list(data.values())

@@ -39,16 +39,18 @@ def attention(q: Any, k: Any, v: Any) -> Any:
 
 def function(case: Case) -> Any:
     """The problem as a function of arrays."""
+    argkmin = lambda x, y: _distance(x, y).argKmin(case.k, axis=1)  # noqa: E731
     problems = {
         "gaussian": gaussian,
         "gradient_x": derivatives.gradient_x(gaussian),
         "gradients": derivatives.gradients(gaussian),
         "hvp": derivatives.hessian_vector_product(gaussian),
         "argmin": lambda x, y: _distance(x, y).argmin(axis=1),
-        "argkmin": lambda x, y: _distance(x, y).argKmin(case.k, axis=1),
+        "argkmin": argkmin,
         "logsumexp": lambda x, y: (-_distance(x, y)).logsumexp(axis=1),
         "attention": attention,
         "batched": jax.vmap(gaussian),
+        "batched_argkmin": jax.vmap(argkmin),
         "matern": derivatives.value_and_gradient_x(matern),
     }
     return problem(problems, case, NAME)

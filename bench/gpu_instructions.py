@@ -45,6 +45,10 @@ def attention(q: Any, k: Any, v: Any) -> Any:
     return ((Vi(q) | Vj(k)) / 8).sumsoftmaxweight(Vj(v), axis=1)
 
 
+def attention_of_points(x: Any, y: Any, v: Any) -> Any:
+    return (-Vi(x).sqdist(Vj(y))).sumsoftmaxweight(Vj(jnp.tile(v, (1, 21))), axis=1)
+
+
 def exponential(x: Any, y: Any, b: Any) -> Any:
     return ((Vi(x) | Vj(y)) / 8).exp() @ b
 
@@ -85,6 +89,7 @@ FORMULAS: dict[str, tuple[Callable[..., Any], int, str, float | None]] = {
     "Gaussian sum, D = 3, 64 columns, for each column": (columns(64), 3, "j", None),
     "Gaussian sum, D = 3, 300 columns, for each column": (columns(300), 3, "j", None),
     "attention, D = 64, 64 columns, for each column": (attention, 64, "v", None),
+    "attention of points, D = 3, 63 columns, for each column": (attention_of_points, 3, "v", None),
     "x-gradient of the Gaussian sum, D = 200, for each column": (gradient, 200, "ji", None),
     "x-gradient of the Gaussian sum, D = 1000, for each column": (gradient, 1000, "ji", None),
 }

@@ -173,7 +173,7 @@ def in_groups(
 
     def body(k: Any, acc: Any) -> Any:
         first = start + (groups - 1 - k) * group
-        own = jnp.clip(start + steps - first, 0, group)
+        own = jnp.clip(start + steps - first, 1, group)
         return merge(walk(first, own, neutral()), acc)
 
     return lax.fori_loop(0, groups, body, acc)

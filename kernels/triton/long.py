@@ -42,7 +42,9 @@ class StagedKernel:
         self.desc, self.plan, self.traced, self.stages = desc, plan, traced_of(desc), stages
         self.columns = plan.block_j * plan.unroll  # of a step
         self.steps = -(-desc.n // self.columns)
-        self.splits = max(1, min(plan.splits, self.steps))
+        most = max(1, min(plan.splits, self.steps))
+        self.per = -(-self.steps // most)  # steps of a part of j, at most
+        self.splits = -(-self.steps // self.per)  # no part is empty
         self.programs = -(-desc.m // plan.block_i)
         self.read = [v for v in stages.leaves if size(v)]
         self.loops = []
@@ -68,8 +70,9 @@ class StagedKernel:
         """The first step of this part of j, how many it has, and how many it has at most."""
         from jax.experimental import pallas as pl
 
-        part, per = pl.program_id(1), -(-self.steps // self.splits)
-        return part * per, jnp.minimum(per, self.steps - part * per), per
+        # That there is a first step is said, or the compiler holds numbers for a program without one, over the loop.
+        part, per = pl.program_id(1), self.per
+        return part * per, jnp.clip(self.steps - part * per, 1, per), per
 
     def contract(self, numbers: Numbers, load: Any, shape: tuple[int, int]) -> None:
         """Run the loops over features; load(leaf, first feature, feature of the step, block) reads a tile."""

@@ -149,7 +149,8 @@ def _candidates(
         if features and kind is not WARPGROUP:  # which reads both sides from shared memory
             tiles += pairs + (block_i + block_j) * FEATURES // threads
         registers = kind.overhead + int(words * ((held + shorts * pairs) * (1 + nested) + tiles)) + rows * row
-        limit = min(kind.limit, target.registers // threads - OVERHEAD // 2)
+        # Of many warps the machine limits registers, some of which addresses and numbers on their way take.
+        limit = min(kind.limit, target.registers // threads - words * OVERHEAD // 2)
         last = kind is PLAIN and columns == block_i == LEAST and unroll == 1  # there must be one
         if (words * held > kind.held or registers > limit) and not last:
             continue

@@ -411,6 +411,7 @@ class ProductKernel(StagedKernel):
         ]
         if values.maximum is not None:
             (score,) = values.score(before[0], given, shape)
+            score = self._shared_out(score)
             score = lax.select(inside, score, jnp.full(shape, -jnp.inf, score.dtype))
             maximum = jnp.maximum(state[0], jnp.max(score, 1, keepdims=True))
             state = self._rescaled(state, maximum)
@@ -428,3 +429,19 @@ class ProductKernel(StagedKernel):
             axis = 0 if contracts_rows(term) else 1
             new.append(acc + product(weights[term.weight].astype(acc.dtype), load(k, start), axis, plan.tensor))
         return maximum, shorts, new
+
+    def _shared_out(self, score: jax.Array) -> jax.Array:
+        """The same numbers, given to threads as the result of a matrix product is: 2 rows to a thread, beside several
+        numbers of j.
+
+        Triton gives a tile to threads as what it is added to, and else a thread of a warp all its rows, of which it
+        would hold the maximum and the numbers of i, and shuffle each through the whole warp.  Weights that are summed
+        without a maximum are computed as their product takes them; inner products come as they should, and loops over
+        features would be held twice.
+        """
+        plan = self.plan
+        tensor = plan.assembly and (plan.tensor or score.dtype == jnp.float64)
+        if not tensor or self.inner.sides or self.stages.loops:
+            return score
+        of_i, of_j = (jnp.zeros((size, LEAST), jnp.float16) for size in score.shape)
+        return score + product(of_i, of_j, 1, tensor=False).astype(score.dtype)

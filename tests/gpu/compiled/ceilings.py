@@ -26,6 +26,7 @@ CEILINGS = {
     "Gaussian sum, D = 3, 64 columns, for each column": 0.73,
     "Gaussian sum, D = 3, 300 columns, for each column": 0.77,
     "attention, D = 64, 64 columns, for each column": 1.93,
+    "attention of points, D = 3, 63 columns, for each column": 1.1,
     "x-gradient of the Gaussian sum, D = 200, for each column": 4.3,
     "x-gradient of the Gaussian sum, D = 1000, for each column": 14.3,
 }

@@ -23,6 +23,7 @@ from lazyjax import Vi, Vj
 from ...cases import CASES, Case, arguments
 from ...full import FULL
 from ..chips import A100, CHIPS, H100, Chip
+from ..compiling import compile_for, lower_for
 from ..emulating import Launch, emulate
 from ..hardware import HARDWARE
 from .ceilings import SPILLED
@@ -94,6 +95,15 @@ def check(chip: Chip, launches: list[Launch], spilled: int = 0, instruction: str
         assert chip.refuses(kernel.grid, kernel.threads, kernel.shared, assembled.registers) == []
         assert assembled.spilled <= spilled
         assert launch.program.memory.temp_size_in_bytes == 0
+
+
+def spills_nothing(chip: Chip, f: Callable[..., Any], *args: Any) -> None:
+    """Of sizes that take too long to emulate: all kernels compiled, none run."""
+    kernels = [k for k in compile_for(chip, lower_for(chip, f, *args)).kernels if "lazyjax" in k.name]
+    assert kernels
+    for kernel in kernels:
+        assert kernel.assembled.spilled == 0
+        assert chip.refuses(kernel.grid, kernel.threads, kernel.shared, kernel.assembled.registers) == []
 
 
 def compare(got: Any, want: Any, tolerance: float) -> None:

@@ -19,10 +19,11 @@ from ..emulating import emulate
 from ..hardware import HARDWARE
 from ..test_differences import FORMULAS, dense_weighted_difference, points, weighted_difference
 from ..test_products import gaussian
-from .test_cases import TOLERANCE, check, compare
+from .test_cases import TOLERANCE, check, compare, spills_nothing
 
 CHOSEN = [("several terms", "float32", A100)]
 ROWS = list(itertools.product(FORMULAS, ("float32", "float64", "float16", "bfloat16"), CHIPS)) if FULL else CHOSEN
+LARGE = list(itertools.product(FORMULAS, CHIPS)) if FULL else [("several terms", H100)]
 
 
 @pytest.mark.parametrize("name, dtype, chip", ROWS, ids=lambda v: getattr(v, "name", v))
@@ -32,6 +33,13 @@ def test_formula(name: str, dtype: str, chip: Chip) -> None:
     got, launches = emulate(chip, ours, *args)
     compare(got, dense(*(a.astype(jnp.float64) for a in args)), TOLERANCE[dtype])
     check(chip, launches)
+
+
+@pytest.mark.described
+@pytest.mark.parametrize("name, chip", LARGE, ids=lambda v: getattr(v, "name", v))
+def test_parts_of_j_and_groups_of_steps_spill_nothing(name: str, chip: Chip) -> None:
+    ours, _ = FORMULAS[name]
+    spills_nothing(chip, ours, *points(np.float32, 5000, 7000, 70))
 
 
 # Rows that fill no program, columns that take two blocks or half of one, and points far from 0: the bound on errors is

@@ -18,14 +18,15 @@ from ..compiling import compile_for, lower_for
 from ..emulating import emulate
 from ..hardware import HARDWARE
 from ..test_products import FORMULAS, arguments, attention, dense_attention, dense_gaussian, gaussian
-from .test_cases import TOLERANCE, check, compare
+from .test_cases import TOLERANCE, check, compare, spills_nothing
 
 # Rows, columns and features that fill no tile.
 CHOSEN = [
     ("attention", "float32", H100), ("derivatives of K @ b", "float32", A100), ("several terms", "float64", H100),
-    ("causal", "bfloat16", A100),
+    ("causal", "bfloat16", A100), ("causal", "float32", H100),
 ]  # fmt: skip
 ROWS = list(itertools.product(FORMULAS, ("float32", "float64", "float16", "bfloat16"), CHIPS)) if FULL else CHOSEN
+LARGE = list(itertools.product(FORMULAS, CHIPS)) if FULL else [("derivatives of K @ b", A100)]
 
 
 @pytest.mark.parametrize("name, dtype, chip", ROWS, ids=lambda v: getattr(v, "name", v))
@@ -35,6 +36,13 @@ def test_formula(name: str, dtype: str, chip: Chip) -> None:
     got, launches = emulate(chip, ours, *args)
     compare(got, dense(*(a.astype(jnp.float64) for a in args)), TOLERANCE[dtype])
     check(chip, launches)
+
+
+@pytest.mark.described
+@pytest.mark.parametrize("name, chip", LARGE, ids=lambda v: getattr(v, "name", v))
+def test_parts_of_j_and_groups_of_steps_spill_nothing(name: str, chip: Chip) -> None:
+    ours, _ = FORMULAS[name]
+    spills_nothing(chip, ours, *arguments(np.float32, 5000, 7000, 50))
 
 
 def test_tensor_cores_that_err_as_much_as_they_may() -> None:

@@ -45,6 +45,7 @@ def take(patch: pytest.MonkeyPatch, tiles: tuple[int, ...]) -> None:
 CHOSEN = [
     ("logsumexp", "float32", (128, 64, 8, 1)), ("argmin, product form", "bfloat16", (64, 64, 4, 1)),
     ("attention", "float32", (128, 64, 8, 1)), ("K @ b", "float32", (64, 32, 4, 2)),
+    ("causal", "float32", (64, 32, 4, 1)),
 ]  # fmt: skip
 TILES = [(64, 64, 4, 1), (64, 64, 4, 3), (128, 64, 8, 1)]
 PRODUCT_TILES = [(64, 32, 4, 1), (64, 32, 4, 3), (64, 64, 4, 2), (128, 32, 4, 1), (128, 64, 8, 1)]

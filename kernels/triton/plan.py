@@ -144,10 +144,12 @@ class Model:
 def model(desc: Description, traced: TracedReduction, fold: Fold, rows: int, unroll: int, group: int) -> Model:
     own, special, column = fold.program.cost()
     row, width = fold.program.words()
-    loads = sum(math.prod(a.shape) for a, r in zip(desc.pair.in_avals, desc.roles, strict=True) if "j" in r)
+    of_j = [a for a, r in zip(desc.pair.in_avals, desc.roles, strict=True) if "j" in r]
+    loads = sum(math.prod(a.shape) for a in of_j)
+    loaded = sum(math.prod(a.shape) * words(a.dtype) for a in of_j)
     accumulators = sum(math.prod(a.shape) * words(a.dtype) for a in traced.acc_avals)
     nested = (desc.reduction.rounds and desc.n > LANES * unroll * group) + many_ranges(desc, group)
-    registers = rows * (row + accumulators * (1 + nested) + min(width, 2 * unroll + 2)) + loads * unroll + OVERHEAD
+    registers = rows * (row + accumulators * (1 + nested) + min(width, 2 * unroll + 2)) + loaded * unroll + OVERHEAD
     registers += CALLED * min(rows, 8) if fold.program.calls() else 0
     pair = own / unroll + (1.25 * loads + column / unroll) / rows + STEP / (rows * unroll)
     return Model(rows, unroll, registers, pair, (own - special) / unroll, special / unroll, nested)

@@ -115,7 +115,7 @@ def join(operands: Sequence[Operand]) -> tuple[Tape, tuple[Any, ...], tuple[int,
 
 
 # An eager call writes its formula anew; what does not depend on the data is remembered.
-@functools.lru_cache(maxsize=8192)
+@functools.lru_cache(maxsize=2048)
 def _joined(
     operands: tuple[tuple[Tape, int], ...], same: tuple[int, ...]
 ) -> tuple[Tape, tuple[int, ...], tuple[int, ...]]:
@@ -147,7 +147,7 @@ def _joined(
     return Tape(tuple(leaves), tuple(code)), tuple(kept), tuple(nodes)
 
 
-@functools.lru_cache(maxsize=8192)
+@functools.lru_cache(maxsize=2048)
 def append(tape: Tape, instruction: Instruction) -> tuple[Tape, int]:
     """The tape with one more instruction, unless it has it, and the node of that."""
     if instruction in tape.code:

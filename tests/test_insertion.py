@@ -98,10 +98,13 @@ def test_where_lists_are_planned(m: int, n: int, k: int, shape: str, inserted: i
     assert (found.plan.tiles.shape, found.plan.tiles.inserted) == (shape, inserted)
 
 
-@pytest.mark.parametrize("batch, m, lists", [(8, 16, True), (7, 16, False), (60, 15, False)])
-def test_where_problems_share_lists(batch: int, m: int, lists: bool) -> None:
-    """Together they have 128 lanes, of at least 16 rows each."""
-    x, y = jax.ShapeDtypeStruct((batch, m, 2), jnp.float32), jax.ShapeDtypeStruct((batch, 600, 2), jnp.float32)
+@pytest.mark.parametrize(
+    "batch, m, n, lists",
+    [(8, 16, 600, True), (7, 16, 600, False), (60, 15, 600, False), (60, 64, 2560, True), (60, 64, 2561, False)],
+)
+def test_where_problems_share_lists(batch: int, m: int, n: int, lists: bool) -> None:
+    """Together they have 128 lanes, of at least 16 rows each; beyond 2560 columns they have groups, one by one."""
+    x, y = jax.ShapeDtypeStruct((batch, m, 2), jnp.float32), jax.ShapeDtypeStruct((batch, n, 2), jnp.float32)
     (found,) = explain(jax.vmap(lambda x, y: Vi(x).sqdist(Vj(y)).argKmin(5, axis=1)), x, y)
     assert (found.plan.tiles.shape == "sorted lists") == lists
 

@@ -44,6 +44,8 @@ EXCHANGES = 256
 # Lanes of sorted lists, of several problems together; and rows that a problem then has at least.
 SORTED = 4096
 LEAST_SORTED = 16
+# Columns up to which they beat top_k among the minima of groups, in problems of too few rows for lists of their own.
+SORTED_COLUMNS = 2560
 
 # Rows from which lanes are filled where features are long.
 LEAST_ROWS = 64
@@ -295,7 +297,7 @@ def _block(desc: Description, reason: str) -> XlaPlan:
 
 
 def _selection(desc: Description, cost: int, platform: str) -> XlaPlan | None:
-    """Sorted lists or group minima, whichever looks at fewer values."""
+    """Sorted lists where group minima would leave little out, or would leave a little to XLA's top_k."""
     assert isinstance(desc.reduction, Selection)
     scalar = all(math.prod(v.shape) == 1 for v in desc.pair.out_avals)
     if not (scalar and isinstance(desc.m, int) and isinstance(desc.n, int) and cost <= SCALARS):
@@ -303,7 +305,9 @@ def _selection(desc: Description, cost: int, platform: str) -> XlaPlan | None:
     lists = _sorted_lists(desc, desc.reduction.k, platform)
     if lists is not None and desc.n <= 2 * desc.reduction.k * lists.unroll:
         return lists
-    return _groups(desc, cost, platform) or lists
+    groups = _groups(desc, cost, platform)
+    beaten = groups is None or (not groups.inserted and desc.n <= SORTED_COLUMNS)
+    return lists if lists is not None and beaten else groups
 
 
 def _sorted_lists(desc: Description, k: int, platform: str) -> XlaPlan | None:
